@@ -1,0 +1,90 @@
+"""A batch of events as numpy columns: what the decoder hands to the folds.
+
+Ids are 64-bit xxh3 hashes, so that no id has to be handed out and every process agrees on them.
+The chance that any two of 10 million items share one is 3 in a million (birthday bound n²/2⁶⁵).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+__all__ = [
+    "EVENT_BITS",
+    "RESERVED_IDS",
+    "TAG_BITS",
+    "EventColumns",
+    "F64",
+    "I64",
+    "U64",
+    "Bool",
+    "concatenate",
+    "event_key",
+    "hash_id",
+    "session_tag",
+]
+
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+RESERVED_IDS = 16
+"""Hashes below this are never an item's or a user's: the store uses them for counters."""
+EVENT_BITS = 40
+"""Bits kept of an event_id's hash: two of a user's 50 kept events share one once in 10⁹ users."""
+TAG_BITS = 19
+"""Bits that tell the sessions of one user apart."""
+
+
+def hash_id(text: str) -> int:
+    """64-bit id of an item or user; never below RESERVED_IDS. Surrogates must not occur."""
+    value: int = xxh3_64_intdigest(text)
+    return value if value >= RESERVED_IDS else value + RESERVED_IDS
+
+
+def event_key(text: str) -> int:
+    """40-bit key of an event_id; 0 is kept for "none"."""
+    return (xxh3_64_intdigest(text) >> (64 - EVENT_BITS)) or 1
+
+
+def session_tag(text: str) -> int:
+    """19-bit tag of a session_id; 0 is kept for "none"."""
+    return (xxh3_64_intdigest(text) >> (64 - TAG_BITS)) or 1
+
+
+@dataclass(frozen=True, slots=True)
+class EventColumns:
+    """n events of one partition, in log order."""
+
+    offset: I64
+    """Kafka offsets, rising."""
+    user: U64
+    """Hashed user ids."""
+    item: U64
+    """Hashed item ids."""
+    time: I64
+    """Milliseconds since 1970."""
+    kind: npt.NDArray[np.uint8]
+    """Position of the event's type in the setting `events.weights`."""
+    event: U64
+    """40-bit event keys, 0 where the event has no id."""
+    tag: npt.NDArray[np.uint32]
+    """19-bit session tags, 0 where the event has no session id."""
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def take(self, where: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> EventColumns:
+        """The events at a mask or at positions."""
+        return EventColumns(*(getattr(self, f.name)[where] for f in fields(self)))
+
+
+def concatenate(batches: list[EventColumns]) -> EventColumns:
+    """The batches' events behind one another."""
+    return EventColumns(
+        *(np.concatenate([getattr(b, f.name) for b in batches]) for f in fields(EventColumns))
+    )
