@@ -14,13 +14,13 @@ from xxhash import xxh3_64_intdigest
 
 __all__ = [
     "EVENT_BITS",
-    "RESERVED_IDS",
-    "TAG_BITS",
-    "EventColumns",
     "F64",
     "I64",
+    "RESERVED_IDS",
+    "TAG_BITS",
     "U64",
     "Bool",
+    "EventColumns",
     "concatenate",
     "event_key",
     "hash_id",
@@ -41,19 +41,19 @@ TAG_BITS = 19
 
 
 def hash_id(text: str) -> int:
-    """64-bit id of an item or user; never below RESERVED_IDS. Surrogates must not occur."""
-    value: int = xxh3_64_intdigest(text)
+    """64-bit id of an item or user; never below RESERVED_IDS."""
+    value: int = xxh3_64_intdigest(text.encode())
     return value if value >= RESERVED_IDS else value + RESERVED_IDS
 
 
 def event_key(text: str) -> int:
     """40-bit key of an event_id; 0 is kept for "none"."""
-    return (xxh3_64_intdigest(text) >> (64 - EVENT_BITS)) or 1
+    return (xxh3_64_intdigest(text.encode()) >> (64 - EVENT_BITS)) or 1
 
 
 def session_tag(text: str) -> int:
     """19-bit tag of a session_id; 0 is kept for "none"."""
-    return (xxh3_64_intdigest(text) >> (64 - TAG_BITS)) or 1
+    return (xxh3_64_intdigest(text.encode()) >> (64 - TAG_BITS)) or 1
 
 
 @dataclass(frozen=True, slots=True)

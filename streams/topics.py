@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from config.errors import SettingsError, StreamError
 from config.settings import Settings
@@ -51,7 +52,7 @@ def _topics(settings: Settings) -> list[NewTopic]:
     largest = str(kafka.max_record_bytes)
     # A dead letter is its event and headers that say why: it needs a little more room.
     roomier = str(kafka.max_record_bytes + 16_384)
-    # Broker time, so that "broker time to committed" means something whatever producers' clocks say.
+    # Broker time: "broker time to committed" means something whatever producers' clocks say.
     stamped = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": largest}
     return [
         NewTopic(name, kafka.partitions, kafka.replication, config=config)

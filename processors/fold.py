@@ -1,0 +1,214 @@
+"""One batch of events, folded: from histories and columns to what has to be written. Pure numpy.
+
+`fold_batch` places the events in sessions. `item_deltas` and `total_deltas` then say what they add,
+leaving out what a shard already contains: after a crash between the commits of two shards, the same
+events are folded again for the shard that missed them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from config.settings import Settings
+from processors.cooccurrence import (
+    Contributions,
+    Increments,
+    contributions,
+    decay_rate,
+    sum_by_pair,
+)
+from processors.late import place_one_by_one
+from processors.popularity import TrendRows, count_trend
+from processors.repeats import CELLS, Repeats, count_repeats
+from processors.session import (
+    Pairs,
+    Prefixes,
+    SessionRules,
+    SessionTable,
+    place_in_order,
+    select_users,
+)
+from streams.columns import F64, I64, U64, Bool, EventColumns
+
+__all__ = [
+    "FoldRules",
+    "Folded",
+    "ItemDeltas",
+    "TotalDeltas",
+    "fold_batch",
+    "item_deltas",
+    "total_deltas",
+]
+
+
+class FoldRules:
+    """The settings that folding depends on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.sessions = SessionRules(
+            int(settings.events.session_pause_minutes * 60_000), settings.store.history
+        )
+        self.weights: F64 = np.array(list(settings.events.weights.values()), np.float64)
+        self.pairs = settings.fold
+        self.session_items = settings.rank.session_items
+        self.rate = decay_rate(settings.fold.half_life_days)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What n events brought; rows are positions among them."""
+
+    events: EventColumns
+    sessions: SessionTable
+    """Histories of their users after the batch."""
+    prefixes: Prefixes
+    counted: Bool
+    """(n,) false for an event whose event_id was seen before."""
+    opens: Bool
+    """(n,) the event begins a session."""
+    first: Bool
+    """(n,) the event's item is new to its session, and the event weighs something."""
+    weight: F64
+    """(n,) of the event's type."""
+    pairs: Contributions
+    repeats: Repeats
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDeltas:
+    """What is added to the items' shards."""
+
+    increments: Increments
+    item: U64
+    """(i,) items of the batch, rising, with the counts below."""
+    sessions: I64
+    events: I64
+    trend: TrendRows
+
+
+@dataclass(frozen=True, slots=True)
+class TotalDeltas:
+    """What is added to the totals."""
+
+    sessions: int
+    events: int
+    latest: int
+    """Seconds since 1970 of the latest event; 0 where there is none."""
+    opportunities: I64
+    """(CELLS,) of the repeat prior."""
+    hits: I64
+    """(CELLS,)."""
+
+
+def fold_batch(before: SessionTable, events: EventColumns, rules: FoldRules) -> Folded:
+    """Fold events (n,) in log order into the histories of exactly their users."""
+    sessions, prefixes, pairs, hard = place_in_order(before, events, rules.sessions)
+    counted = np.ones(len(events), np.bool_)
+    joined = np.zeros(len(events), np.bool_)
+    seen = np.zeros(len(events), np.bool_)
+    if hard.any():
+        rows = np.flatnonzero(hard[before.row_of(events.user)])
+        placed = place_one_by_one(
+            select_users(before, np.flatnonzero(hard)), events.take(rows), rules.sessions
+        )
+        counted[rows[placed.duplicates]] = False
+        joined[rows[placed.joined]] = True
+        seen[rows[placed.seen]] = True
+        sessions = _merge_tables(sessions, placed.table)
+        prefixes = _merge_prefixes(prefixes, placed.prefixes, rows)
+        pairs = _merge_pairs(pairs, placed.pairs, rows)
+    weight = rules.weights[events.kind]
+    has_prefix = np.zeros(len(events), np.bool_)
+    has_prefix[prefixes.row] = True
+    seen[prefixes.row] = (prefixes.items == events.item[prefixes.row][:, None]).any(axis=1)
+    weighty = weight[prefixes.row] > 0
+    outcomes = Prefixes(prefixes.row[weighty], prefixes.items[weighty], prefixes.length[weighty])
+    return Folded(
+        events=events,
+        sessions=sessions,
+        prefixes=outcomes,
+        counted=counted,
+        opens=counted & ~has_prefix & ~joined,
+        first=counted & ~seen & (weight > 0),
+        weight=weight,
+        pairs=contributions(pairs, rules.weights, rules.pairs),
+        repeats=count_repeats(outcomes, events.item[outcomes.row], rules.session_items),
+    )
+
+
+def item_deltas(folded: Folded, rules: FoldRules, newer: Callable[[U64, I64], Bool]) -> ItemDeltas:
+    """What the events add to items. `newer(items, offsets)` tells which of these offsets the
+    items' shards do not contain yet.
+    """
+    events = folded.events
+    parts = folded.pairs
+    parts = parts.take(newer(parts.source, events.offset[parts.row]))
+    mine = folded.counted & newer(events.item, events.offset)
+    item, code = np.unique(events.item[mine], return_inverse=True)
+    sessions = np.bincount(code, folded.first[mine], len(item)).astype(np.int64)
+    return ItemDeltas(
+        increments=sum_by_pair(parts, rules.rate),
+        item=item,
+        sessions=sessions,
+        events=np.bincount(code, minlength=len(item)).astype(np.int64),
+        trend=count_trend(events.item[mine], events.time[mine], folded.weight[mine]),
+    )
+
+
+def total_deltas(folded: Folded, newer: Bool) -> TotalDeltas:
+    """What the events add to the totals; `newer` (n,) tells which are not contained yet."""
+    mine = folded.counted & newer
+    times = folded.events.time[mine]
+    repeats = folded.repeats
+    fresh = newer[repeats.row]
+    return TotalDeltas(
+        sessions=int((folded.opens & mine).sum()),
+        events=int(mine.sum()),
+        latest=int(times.max(initial=0)) // 1000,
+        opportunities=np.bincount(repeats.cell[fresh], minlength=CELLS).astype(np.int64),
+        hits=np.bincount(repeats.cell[fresh & repeats.hit], minlength=CELLS).astype(np.int64),
+    )
+
+
+def _merge_tables(a: SessionTable, b: SessionTable) -> SessionTable:
+    user = np.concatenate([a.user, b.user])
+    order = np.argsort(user)
+    counts = np.concatenate([np.diff(a.start), np.diff(b.start)])
+    owner = np.repeat(np.argsort(order), counts)
+    at = np.argsort(owner, kind="stable")
+    start = np.zeros(len(user) + 1, np.int64)
+    np.cumsum(counts[order], out=start[1:])
+    return SessionTable(
+        user[order],
+        start,
+        np.concatenate([a.item, b.item])[at],
+        np.concatenate([a.time, b.time])[at],
+        np.concatenate([a.event, b.event])[at],
+        np.concatenate([a.tag, b.tag])[at],
+        np.concatenate([a.kind, b.kind])[at],
+    )
+
+
+def _merge_prefixes(a: Prefixes, b: Prefixes, rows: I64) -> Prefixes:
+    items = np.zeros((len(a.row) + len(b.row), max(a.items.shape[1], b.items.shape[1])), np.uint64)
+    items[: len(a.row), : a.items.shape[1]] = a.items
+    items[len(a.row) :, : b.items.shape[1]] = b.items
+    return Prefixes(
+        np.concatenate([a.row, rows[b.row]]), items, np.concatenate([a.length, b.length])
+    )
+
+
+def _merge_pairs(a: Pairs, b: Pairs, rows: I64) -> Pairs:
+    return Pairs(
+        np.concatenate([a.first, b.first]),
+        np.concatenate([a.second, b.second]),
+        np.concatenate([a.gap, b.gap]),
+        np.concatenate([a.position, b.position]),
+        np.concatenate([a.time, b.time]),
+        np.concatenate([a.first_kind, b.first_kind]),
+        np.concatenate([a.second_kind, b.second_kind]),
+        np.concatenate([a.row, rows[b.row]]),
+    )

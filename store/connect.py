@@ -1,0 +1,27 @@
+"""One way to connect to Redis, with a deadline on every command."""
+
+from __future__ import annotations
+
+from redis.asyncio import Redis
+
+from config.errors import SettingsError
+from config.settings import Settings
+
+__all__ = ["connect"]
+
+
+def connect(settings: Settings) -> Redis:
+    """A client for `redis.url`; answers are bytes. Raises SettingsError where none is set."""
+    if settings.redis.url is None:
+        raise SettingsError(
+            "setting redis.url (HEADWATER_REDIS__URL) is unset: give the redis:// address of a "
+            "Redis, or run `headwater up`, which starts one and sets it"
+        )
+    timeout = settings.redis.timeout_seconds
+    try:
+        client: Redis = Redis.from_url(
+            settings.redis.url, socket_timeout=timeout, socket_connect_timeout=timeout
+        )
+    except ValueError as error:
+        raise SettingsError(f"setting redis.url (HEADWATER_REDIS__URL): {error}") from None
+    return client

@@ -1,0 +1,85 @@
+"""The names of the keys in Redis.
+
+Every key lies in a shard, and a shard is a hash tag, so that a script may touch all keys of its
+shard on Redis Cluster too:
+
+    hw{1.i3}n<8 bytes>   neighbour list and counters of an item        (item shard 3, generation 1)
+    hw{1.i3}t<8 bytes>   the item's id as text
+    hw{1.i3}c<8 bytes>   the item's catalogue entry, JSON
+    hw{1.i3}r<g>:<k>     trending: weights of items in bucket k of granularity g
+    hw{1.u5}s<8 bytes>   a user's session vector                       (user shard 5)
+    hw{1.g}t, o, h       totals; opportunities and hits of the repeat prior
+    hw{1.i3}w:<topic>:<partition>   last offset of the log that this shard contains
+
+The 8 bytes are the id's hash, little-endian.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from config.settings import StoreSettings
+from streams.columns import I64, U64
+
+__all__ = ["Keys", "id_bytes"]
+
+GENERATION = 1
+
+
+def id_bytes(ids: U64) -> list[bytes]:
+    """The hashes as they stand in keys."""
+    data = ids.astype("<u8").tobytes()
+    return [data[i : i + 8] for i in range(0, len(data), 8)]
+
+
+class Keys:
+    """Names keys for one namespace and generation."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self.shards = settings.shards
+        head = f"{settings.namespace}{{{GENERATION}."
+        self.items = [f"{head}i{s}}}".encode() for s in range(self.shards)]
+        """Prefixes of the item shards."""
+        self.users = [f"{head}u{s}}}".encode() for s in range(self.shards)]
+        """Prefixes of the user shards."""
+        self.stats = f"{head}g}}".encode()
+        """Prefix of the one shard of totals."""
+        self.pattern = f"{settings.namespace}{{*".encode()
+        """Matches every key of the namespace."""
+
+    def shard_of(self, ids: U64) -> I64:
+        """Shard numbers of items, or of users."""
+        return (ids % np.uint64(self.shards)).astype(np.int64)
+
+    @staticmethod
+    def mark(prefix: bytes, topic: str, partition: int) -> bytes:
+        """Where a shard keeps the last offset of a partition that it contains."""
+        return prefix + f"w:{topic}:{partition}".encode()
+
+    def neighbours(self, items: U64) -> list[bytes]:
+        """Keys of neighbour lists."""
+        return self._keys(self.items, b"n", items)
+
+    def names(self, items: U64) -> list[bytes]:
+        """Keys of item ids as text."""
+        return self._keys(self.items, b"t", items)
+
+    def catalogue(self, items: U64) -> list[bytes]:
+        """Keys of catalogue entries."""
+        return self._keys(self.items, b"c", items)
+
+    def sessions(self, users: U64) -> list[bytes]:
+        """Keys of session vectors."""
+        return self._keys(self.users, b"s", users)
+
+    @staticmethod
+    def trend(prefix: bytes, granularity: int, bucket: int) -> bytes:
+        """Key of one shard's weights in a trending bucket."""
+        return prefix + f"r{granularity}:{bucket}".encode()
+
+    def _keys(self, prefixes: list[bytes], letter: bytes, ids: U64) -> list[bytes]:
+        heads = [prefix + letter for prefix in prefixes]
+        return [
+            heads[shard] + name
+            for shard, name in zip(self.shard_of(ids).tolist(), id_bytes(ids), strict=True)
+        ]

@@ -1,0 +1,17 @@
+-- Adds to the totals and to the repeat prior.
+-- KEYS[2]  the shard's prefix
+-- ARGV[3]  sessions, ARGV[4] events, ARGV[5] latest event in seconds since 1970
+-- ARGV[6]  rows of the repeat prior: cell u16, opportunities u32, hits u32
+local totals = KEYS[2] .. 't'
+redis.call('HINCRBY', totals, 'sessions', ARGV[3])
+redis.call('HINCRBY', totals, 'events', ARGV[4])
+if tonumber(ARGV[5]) > tonumber(redis.call('HGET', totals, 'latest') or '0') then
+  redis.call('HSET', totals, 'latest', ARGV[5])
+end
+local rows = ARGV[6]
+for pos = 1, #rows, 10 do
+  local cell, opportunities, hits = struct.unpack('<I2I4I4', rows, pos)
+  redis.call('HINCRBY', KEYS[2] .. 'o', cell, opportunities)
+  if hits > 0 then redis.call('HINCRBY', KEYS[2] .. 'h', cell, hits) end
+end
+return {APPLIED, last}

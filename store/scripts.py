@@ -1,0 +1,57 @@
+"""The Lua scripts by name: loaded from `lua/`, sent once, called by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+__all__ = ["Call", "Scripts"]
+
+Call = tuple[str, list[bytes], list[bytes | str | int]]
+"""Name of a script, its keys, its arguments."""
+_FENCED = ("commit_items", "commit_users", "commit_totals", "commit_catalogue")
+_PLAIN = ("compact",)
+
+
+class Scripts:
+    """Calls scripts by name, several at a time."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        folder = files("store") / "lua"
+        fence = (folder / "fence.lua").read_text()
+        self._source = {n: fence + (folder / f"{n}.lua").read_text() for n in _FENCED}
+        self._source |= {n: (folder / f"{n}.lua").read_text() for n in _PLAIN}
+        self._sha = {
+            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+            for name, text in self._source.items()
+        }
+
+    async def call(self, calls: Sequence[Call]) -> list[Any]:
+        """The replies, in order. Calls are not one transaction.
+
+        When Redis does not know a script (a restart, SCRIPT FLUSH) all are loaded and all calls
+        made once more: every script stands being called again, since it is fenced or compares
+        first.
+        """
+        replies = await self._send(calls)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            for text in self._source.values():
+                await self._redis.script_load(text)
+            replies = await self._send(calls)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for name, keys, arguments in calls:
+            pipeline.evalsha(self._sha[name], len(keys), *keys, *arguments)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies

@@ -1,0 +1,333 @@
+"""Commits of batches: state and log offset in one atomic step for each shard.
+
+A shard keeps, for every partition, the last offset of the log that it contains (its *mark*). A
+commit names the mark that it continues and the batch's last offset; the script behind it applies
+all writes and moves the mark, or does nothing (`lua/fence.lua`). A batch is committed
+
+1. to the item shards and the totals, then, once all of them have it,
+2. to the user shards.
+
+So user shards never run ahead: whoever reads a partition again from its lowest mark meets the
+sessions as they were, derives the same increments, and each shard takes those it lacks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from redis.asyncio import Redis
+
+from config.settings import Settings
+from processors.cooccurrence import decay_rate
+from processors.fold import ItemDeltas, TotalDeltas
+from processors.popularity import GRANULARITIES, TrendRows
+from processors.session import SessionTable
+from store.keys import Keys
+from store.layout import (
+    COUNT_EVENTS,
+    COUNT_SESSIONS,
+    ENTRY,
+    count_entries,
+    neighbour_entries,
+    pack_sessions,
+    sum_lists,
+    unpack_sessions,
+)
+from store.scripts import Call, Scripts
+from streams.columns import I64, U64
+
+__all__ = ["CatalogueEntry", "Marks", "Outcome", "StoreWriter", "Target"]
+
+_REFUSED = 0
+_DAY = 86_400
+_TREND = np.dtype([("granularity", "u1"), ("bucket", "<u4"), ("item", "<u8"), ("weight", "<f8")])
+_CELL = np.dtype([("cell", "<u2"), ("opportunities", "<u4"), ("hits", "<u4")])
+
+
+@dataclass(slots=True)
+class Marks:
+    """The last offset of one partition that each shard contains; -1 for none of it."""
+
+    items: I64
+    """(shards,)."""
+    users: I64
+    """(shards,)."""
+    totals: int
+
+    @property
+    def lowest(self) -> int:
+        """The offset up to which every shard is true."""
+        return min(int(self.items.min()), int(self.users.min()), self.totals)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a batch stands in the log."""
+
+    topic: str
+    partition: int
+    last: int
+    """Offset of its last record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one step of a commit."""
+
+    refused: bool
+    """Some shard did not contain what the batch continues: read the marks again."""
+    long_lists: U64
+    """Items whose lists want compaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """One item of the catalogue; `value` None deletes it."""
+
+    item: int
+    """Hashed item id."""
+    value: bytes | None
+
+
+class StoreWriter:
+    """Everything that workers read and write. Raises redis.RedisError as redis-py does."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        self._keys = Keys(settings.store)
+        self._scripts = Scripts(redis)
+        self._rate = decay_rate(settings.fold.half_life_days)
+        self._neighbours = settings.store.neighbours
+        self._list_bound = int(
+            settings.store.compact_factor * settings.store.neighbours * ENTRY.itemsize
+        )
+        self._user_seconds = settings.store.user_days * _DAY
+
+    def shard_of(self, ids: U64) -> I64:
+        """Shard numbers of items, or of users."""
+        return self._keys.shard_of(ids)
+
+    async def read_marks(self, topic: str, partition: int) -> Marks:
+        """The marks of a partition in all shards."""
+        keys = self._keys
+        # Users first: they never run ahead of items, so what is read later is never behind.
+        prefixes = [*keys.users, *keys.items, keys.stats]
+        marks = await self._read([[keys.mark(prefix, topic, partition)] for prefix in prefixes])
+        values = np.array([int(m[0]) if m[0] else -1 for m in marks], np.int64)
+        return Marks(
+            items=values[keys.shards : 2 * keys.shards],
+            users=values[: keys.shards],
+            totals=int(values[-1]),
+        )
+
+    async def read_catalogue_marks(self, topic: str, partition: int) -> I64:
+        """The marks (shards,) of a partition of the catalogue's topic."""
+        keys = self._keys
+        marks = await self._read([[keys.mark(p, topic, partition)] for p in keys.items])
+        return np.array([int(m[0]) if m[0] else -1 for m in marks], np.int64)
+
+    async def read_sessions(
+        self, topic: str, partition: int, users: U64
+    ) -> tuple[SessionTable, I64]:
+        """Histories of users (rising), and the user shards' marks at which they are true."""
+        keys = self._keys
+        shard = keys.shard_of(users)
+        order = np.argsort(shard, kind="stable")
+        names = keys.sessions(users[order])
+        bounds = np.searchsorted(shard[order], np.arange(keys.shards + 1)).tolist()
+        # One MGET a shard is atomic, so its sessions and its mark belong together.
+        answers = await self._read(
+            [
+                [keys.mark(keys.users[s], topic, partition), *names[bounds[s] : bounds[s + 1]]]
+                for s in range(keys.shards)
+            ]
+        )
+        values: list[bytes | None] = [None] * len(users)
+        for place, value in zip(
+            order.tolist(), (v for answer in answers for v in answer[1:]), strict=True
+        ):
+            values[place] = value
+        marks = np.array([int(a[0]) if a[0] else -1 for a in answers], np.int64)
+        return unpack_sessions(users, values), marks
+
+    async def commit_items(
+        self,
+        target: Target,
+        marks: Marks,
+        items: ItemDeltas,
+        totals: TotalDeltas,
+        names: dict[int, bytes],
+    ) -> Outcome:
+        """Step 1: item shards and totals. `names` are ids of items that may be new, by hash."""
+        calls = self._item_calls(target, marks, items, names)
+        calls.append(self._totals_call(target, marks, totals))
+        replies = await self._scripts.call(calls)
+        long = [int.from_bytes(item, "little") for reply in replies for item in reply[2:]]
+        return Outcome(any(reply[0] == _REFUSED for reply in replies), np.array(long, np.uint64))
+
+    async def commit_users(self, target: Target, marks: Marks, sessions: SessionTable) -> Outcome:
+        """Step 2: user shards, once every item shard contains the batch."""
+        keys = self._keys
+        lengths, data = pack_sessions(sessions)
+        ends = np.cumsum(lengths.astype(np.int64))
+        shard = keys.shard_of(sessions.user)
+        calls: list[Call] = []
+        for s in range(keys.shards):
+            mine = np.flatnonzero(shard == s)
+            vectors = [data[ends[i] - lengths[i] : ends[i]] for i in mine.tolist()]
+            calls.append(
+                (
+                    "commit_users",
+                    [keys.mark(keys.users[s], target.topic, target.partition), keys.users[s]],
+                    [
+                        int(marks.users[s]),
+                        target.last,
+                        sessions.user[mine].astype("<u8").tobytes(),
+                        lengths[mine].astype("<u4").tobytes(),
+                        b"".join(vectors),
+                        self._user_seconds,
+                    ],
+                )
+            )
+        replies = await self._scripts.call(calls)
+        return Outcome(any(r[0] == _REFUSED for r in replies), np.zeros(0, np.uint64))
+
+    async def commit_catalogue(
+        self, target: Target, marks: I64, entries: Sequence[CatalogueEntry]
+    ) -> Outcome:
+        """Set or delete catalogue entries, the last one of an item counting.
+
+        Unlike increments, they may reach back behind a shard's mark: setting an entry to what it
+        is by the end of the batch is right however much of the batch the shard contains.
+        """
+        keys = self._keys
+        final = {entry.item: entry.value or b"" for entry in entries}
+        shards = keys.shard_of(np.array(list(final), np.uint64)).tolist()
+        calls: list[Call] = []
+        for s in range(keys.shards):
+            mine = [item for item, shard in zip(final, shards, strict=True) if shard == s]
+            calls.append(
+                (
+                    "commit_catalogue",
+                    [keys.mark(keys.items[s], target.topic, target.partition), keys.items[s]],
+                    [
+                        int(marks[s]),
+                        target.last,
+                        np.array(mine, "<u8").tobytes(),
+                        np.array([len(final[item]) for item in mine], "<u4").tobytes(),
+                        b"".join(final[item] for item in mine),
+                    ],
+                )
+            )
+        replies = await self._scripts.call(calls)
+        return Outcome(any(r[0] == _REFUSED for r in replies), np.zeros(0, np.uint64))
+
+    async def compact(self, items: U64) -> int:
+        """Replace the lists of these items by their sums; returns how many were replaced."""
+        keys = self._keys.neighbours(items)
+        values: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
+        packed = sum_lists(values, self._rate).keep_best(self._neighbours, self._rate).pack()
+        replies = await self._scripts.call(
+            [
+                (
+                    "compact",
+                    [key],
+                    [len(old), hashlib.sha1(old, usedforsecurity=False).hexdigest(), new],
+                )
+                for key, old, new in zip(keys, values, packed, strict=True)
+                if old
+            ]
+        )
+        return sum(replies)
+
+    def _item_calls(
+        self, target: Target, marks: Marks, deltas: ItemDeltas, names: dict[int, bytes]
+    ) -> list[Call]:
+        keys = self._keys
+        source, entries = _all_entries(deltas)
+        shard = keys.shard_of(source)
+        order = np.lexsort((source, shard))
+        source, entries, shard = source[order], entries[order], shard[order]
+        bounds = np.searchsorted(shard, np.arange(keys.shards + 1))
+        trend, trend_shard = _pack_trend(deltas.trend), keys.shard_of(deltas.trend.item)
+        named = np.array(list(names), np.uint64)
+        named_shard = keys.shard_of(named)
+        calls: list[Call] = []
+        for s in range(keys.shards):
+            mine = slice(bounds[s], bounds[s + 1])
+            item, counts = np.unique(source[mine], return_counts=True)
+            new = named[named_shard == s]
+            texts = [names[i] for i in new.tolist()]
+            calls.append(
+                (
+                    "commit_items",
+                    [keys.mark(keys.items[s], target.topic, target.partition), keys.items[s]],
+                    [
+                        int(marks.items[s]),
+                        target.last,
+                        item.astype("<u8").tobytes(),
+                        (counts * ENTRY.itemsize).astype("<u4").tobytes(),
+                        entries[mine].tobytes(),
+                        self._list_bound,
+                        new.astype("<u8").tobytes(),
+                        np.array([len(t) for t in texts], "<u4").tobytes(),
+                        b"".join(texts),
+                        trend[trend_shard == s].tobytes(),
+                        *(g.keep_seconds for g in GRANULARITIES),
+                    ],
+                )
+            )
+        return calls
+
+    def _totals_call(self, target: Target, marks: Marks, deltas: TotalDeltas) -> Call:
+        touched = np.flatnonzero(deltas.opportunities)
+        cells = np.zeros(len(touched), _CELL)
+        cells["cell"] = touched
+        cells["opportunities"] = deltas.opportunities[touched]
+        cells["hits"] = deltas.hits[touched]
+        prefix = self._keys.stats
+        return (
+            "commit_totals",
+            [self._keys.mark(prefix, target.topic, target.partition), prefix],
+            [
+                marks.totals,
+                target.last,
+                deltas.sessions,
+                deltas.events,
+                deltas.latest,
+                cells.tobytes(),
+            ],
+        )
+
+    async def _read(self, groups: list[list[bytes]]) -> list[list[bytes | None]]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for group in groups:
+            pipeline.mget(group)
+        answers: list[list[bytes | None]] = await pipeline.execute()
+        return answers
+
+
+def _all_entries(deltas: ItemDeltas) -> tuple[U64, npt.NDArray[np.void]]:
+    with_sessions = deltas.sessions > 0
+    source = np.concatenate([deltas.increments.source, deltas.item[with_sessions], deltas.item])
+    entries = np.concatenate(
+        [
+            neighbour_entries(deltas.increments),
+            count_entries(COUNT_SESSIONS, deltas.sessions[with_sessions]),
+            count_entries(COUNT_EVENTS, deltas.events),
+        ]
+    )
+    return source, entries
+
+
+def _pack_trend(rows: TrendRows) -> npt.NDArray[np.void]:
+    packed = np.zeros(len(rows.item), _TREND)
+    packed["granularity"] = rows.granularity
+    packed["bucket"] = rows.bucket
+    packed["item"] = rows.item
+    packed["weight"] = rows.weight
+    return packed

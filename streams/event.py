@@ -1,0 +1,109 @@
+"""The event: its fields, its rules, and why one is refused.
+
+The same rules hold at both doors: what `POST /v1/events` refuses with 400, a worker sends to
+`events.dead`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from config.errors import BadInput
+from config.settings import EventSettings
+
+__all__ = ["Event", "EventRules", "Rejection", "time_of"]
+
+Id = Annotated[str, Meta(min_length=1, max_length=128)]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class Event(Struct, frozen=True, gc=False, omit_defaults=True):
+    """One thing that a user did with an item. Unknown fields are allowed and ignored."""
+
+    user_id: Id
+    item_id: Id
+    type: str
+    timestamp: Annotated[int, Meta(ge=0)] | Annotated[datetime, Meta(tz=True)]
+    """Milliseconds since 1970 UTC, or RFC 3339."""
+    event_id: Annotated[str, Meta(max_length=64)] | None = None
+    """Makes a repeated event of the same user count once."""
+    session_id: Annotated[str, Meta(max_length=128)] | None = None
+    """Without it a pause ends a session."""
+    recommendation_id: Annotated[str, Meta(max_length=64)] | None = None
+    position: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+
+
+class Rejection(BadInput):
+    """An event that cannot be counted. `reason` is a short fixed word, for metrics and headers."""
+
+    def __init__(self, reason: str, message: str, field: str | None = None) -> None:
+        super().__init__(message, field)
+        self.reason = reason
+
+
+def time_of(event: Event) -> int:
+    """Milliseconds since 1970, rounded down."""
+    if isinstance(event.timestamp, int):
+        return event.timestamp
+    return (event.timestamp - _EPOCH) // _MILLISECOND
+
+
+class EventRules:
+    """Decodes single events and holds them against the settings."""
+
+    def __init__(self, settings: EventSettings) -> None:
+        self._decoder = msgspec.json.Decoder(Event)
+        self._kinds = {name: position for position, name in enumerate(settings.weights)}
+        self._future_ms = int(settings.future_seconds * 1000)
+        self._max_bytes = settings.max_bytes
+
+    def decode(self, value: bytes | None) -> Event:
+        """The event in a record's value. Raises Rejection."""
+        if value is None:
+            raise Rejection("empty", "the record has no value; an event is a JSON object")
+        if len(value) > self._max_bytes:
+            raise Rejection(
+                "too_large", f"{len(value)} bytes; an event has at most {self._max_bytes}"
+            )
+        try:
+            return self._decoder.decode(value)
+        except msgspec.ValidationError as error:
+            raise invalid(error) from None
+        except RecursionError:
+            raise Rejection("not_json", "nested too deeply") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Rejection("not_json", f"not JSON: {error}") from None
+
+    def kind_of(self, event: Event) -> int:
+        """The position of the event's type in the settings. Raises Rejection."""
+        kind = self._kinds.get(event.type)
+        if kind is None:
+            allowed = ", ".join(self._kinds)
+            raise Rejection(
+                "unknown_type", f"type {event.type[:40]!r} is none of {allowed}", "type"
+            )
+        return kind
+
+    def check_time(self, time: int, now: int) -> None:
+        """Refuse a time (ms) too far past `now` (ms), the broker's clock. Raises Rejection."""
+        if time > now + self._future_ms:
+            raise Rejection(
+                "in_future",
+                f"timestamp lies {(time - now) / 1000:.0f} s in the future, "
+                f"{self._future_ms / 1000:.0f} s are allowed",
+                "timestamp",
+            )
+
+
+def invalid(error: msgspec.ValidationError) -> Rejection:
+    """A Rejection that names the field which a decoding error is about."""
+    message, _, path = str(error).partition(" - at `")
+    field = path.rstrip("`").removeprefix("$").lstrip(".") or None
+    if field is None and "required field `" in message:
+        field = message.split("required field `")[1].split("`")[0]
+    return Rejection("invalid", message, field)
