@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -42,11 +43,17 @@ def cache_root(configured: Path | None) -> Path:
     return Path(base).expanduser().absolute() / "headwater"
 
 
-def fetch_jars(cache: Path, lock: Path = LOCK, repository: str = REPOSITORY) -> list[Path]:
+def fetch_jars(
+    cache: Path,
+    lock: Path = LOCK,
+    repository: str = REPOSITORY,
+    cancelled: threading.Event | None = None,
+) -> list[Path]:
     """Return the jars of `lock` in its order, fetching what `cache` does not hold intact.
 
     Two processes may call this at once: one fetches, the other waits and finds the result.
-    Raises ServiceError when a jar cannot be fetched or is not what the lock says.
+    Raises ServiceError when a jar cannot be fetched, is not what the lock says, or when
+    `cancelled` is set meanwhile.
     """
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     folder = cache / f"{lock.stem}-{digest}"
@@ -56,7 +63,7 @@ def fetch_jars(cache: Path, lock: Path = LOCK, repository: str = REPOSITORY) -> 
         with _locked(cache / f"{folder.name}.lock"):
             bad = _broken(folder, jars)
             if bad:
-                _fetch(folder, bad, repository)
+                _fetch(folder, bad, repository, cancelled or threading.Event())
     except OSError as error:
         raise ServiceError(
             f"Kafka's jars cannot be kept in {cache}: {error}; "
@@ -121,7 +128,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetch(folder: Path, jars: dict[str, Any], repository: str) -> None:
+def _fetch(folder: Path, jars: dict[str, Any], repository: str, cancelled: threading.Event) -> None:
     """Fetch into a scratch folder and move each jar into place once its checksum holds."""
     from jgo.maven import MavenContext
 
@@ -139,6 +146,8 @@ def _fetch(folder: Path, jars: dict[str, Any], repository: str) -> None:
         )
         problem = ""
         for _ in range(ATTEMPTS):
+            if cancelled.is_set():
+                raise ServiceError("fetching Kafka was interrupted")
             try:
                 path = artifact.resolve()
             except (OSError, RuntimeError) as error:  # requests' errors are OSErrors

@@ -1,0 +1,110 @@
+"""What every command's process shares: logs on stderr, the event loop, signals, `--json`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import orjson
+import structlog
+import uvloop
+from cyclopts import Parameter
+from yarl import URL
+
+from config.settings import LogSettings
+
+__all__ = ["Json", "configure_logging", "print_json", "redacted", "run_until_signalled", "say"]
+
+Json = Annotated[
+    bool, Parameter(name="--json", negative=(), help="print one JSON object on stdout")
+]
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Send structlog's and the standard library's records to stderr, in one format."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if settings.json_lines
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    formatted: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if settings.json_lines:
+        formatted.append(structlog.processors.format_exc_info)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[*formatted, renderer]
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level.upper())
+
+
+def say(line: str) -> None:
+    """Tell a person something: stderr, so that stdout stays for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print a command's result: one JSON object on one line of stdout."""
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
+    sys.stdout.flush()
+
+
+def redacted(url: str) -> str:
+    """An address as it may be shown: without the password it may carry."""
+    try:
+        parsed = URL(url)
+    except ValueError:
+        return "(not an address)"
+    if parsed.password is not None:
+        parsed = parsed.with_password("***")
+    if "password" in parsed.query:
+        parsed = parsed.update_query(password="***")  # noqa: S106 - the very opposite
+    return str(parsed)
+
+
+def run_until_signalled(work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work` on uvloop until it ends, or cancel it at SIGINT, SIGTERM or SIGHUP.
+
+    Its own clean-up is then waited for; further signals meanwhile change nothing.
+    """
+
+    async def main() -> None:
+        task = asyncio.ensure_future(work())
+        loop = asyncio.get_running_loop()
+        signalled = False
+
+        def stop() -> None:
+            nonlocal signalled
+            if not signalled:
+                signalled = True
+                task.cancel()
+
+        for signum in STOP_SIGNALS:
+            loop.add_signal_handler(signum, stop)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -1,0 +1,189 @@
+"""Services, topics, workers and server together, up for as long as an `async with` lasts.
+
+`up` and `demo` run one until they are signalled, `bench` and the tests measure and break theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import orjson
+from prometheus_client import multiprocess
+from yarl import URL
+
+from config.daemon import free_port, port_is_free, tail
+from config.errors import ServiceError
+from config.services import Services
+from config.settings import Settings, describe
+from config.supervisor import Child, Supervisor
+from streams.topics import ensure_topics
+
+__all__ = ["Stack", "child_environment"]
+
+READY_SECONDS = 60.0
+
+
+class Stack:
+    """One deployment on this machine, with `settings.services.data_dir` as its home.
+
+    `workers` and `processes` say how many workers and server processes; 0 leaves that part out.
+    `services` are used as they run when given, and then left running.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        workers: int | None = None,
+        processes: int | None = None,
+        services: Services | None = None,
+    ) -> None:
+        self.services = services or Services(settings)
+        self.settings = settings
+        self.workers: list[Child] = []
+        self.server: Child | None = None
+        self._own_services = services is None
+        self._workers = settings.worker.processes if workers is None else workers
+        self._processes = settings.http.processes if processes is None else processes
+        home = settings.services.data_dir.expanduser().absolute()
+        self._metrics = home / "metrics"
+        self._supervisor = Supervisor(home / "logs", self._mark_dead)
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """host:port list of Kafka."""
+        return self.services.kafka_bootstrap
+
+    @property
+    def redis_url(self) -> str:
+        """redis:// address of Redis."""
+        return self.services.redis_url
+
+    @property
+    def http_url(self) -> str:
+        """http://host:port of the server."""
+        http = self.settings.http
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http.host, http.host)  # noqa: S104
+        return str(URL.build(scheme="http", host=host, port=http.port))
+
+    async def __aenter__(self) -> Self:
+        """Start everything; `settings` then holds the addresses in use.
+
+        Raises ServiceError, StreamError or OSError; then nothing is left running.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stop()
+
+    async def failed(self) -> None:
+        """Wait until a worker or the server is given up, then raise its ServiceError."""
+        await self._supervisor.failed()
+
+    async def _start(self) -> None:
+        if self._own_services:
+            await _in_thread(self.services.start, self.services.cancel)
+        bound = self.services.bound() if self._own_services else self.settings
+        port = _usable_port(bound.http.host, bound.http.port)
+        self.settings = bound.model_copy(
+            update={"http": bound.http.model_copy(update={"port": port})}
+        )
+        await _in_thread(lambda: ensure_topics(self.settings), lambda: None)
+        shutil.rmtree(self._metrics, ignore_errors=True)
+        self._metrics.mkdir(parents=True)
+        env = child_environment(self.settings)
+        env["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
+        command = [sys.executable, "-m", "commands"]
+        for number in range(1, self._workers + 1):
+            child = self._supervisor.start(f"worker-{number}", [*command, "worker"], env)
+            self.workers.append(child)
+        if self._processes:
+            self.server = self._supervisor.start(
+                "server", [*command, "serve", "--processes", str(self._processes)], env
+            )
+            await self._until_ready()
+
+    async def _until_ready(self) -> None:
+        failed = asyncio.create_task(self.failed())
+        ready = asyncio.create_task(self._ready())
+        try:
+            await asyncio.wait({failed, ready}, return_when=asyncio.FIRST_COMPLETED)
+            await (failed if failed.done() else ready)
+        finally:
+            failed.cancel()
+            ready.cancel()
+            await asyncio.gather(failed, ready, return_exceptions=True)
+
+    async def _ready(self) -> None:
+        limit = time.monotonic() + READY_SECONDS
+        said = "nothing"
+        timeout = aiohttp.ClientTimeout(total=2)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            while time.monotonic() < limit:
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    async with session.get(f"{self.http_url}/health/ready") as answer:
+                        if answer.status == 200:
+                            return
+                        said = f"{answer.status} {(await answer.text())[:500]}"
+                await asyncio.sleep(0.05)
+        logs = [child.log for child in (self.server, *self.workers) if child is not None]
+        ends = "\n".join(f"{log}:\n{tail(log, 8)}" for log in logs)
+        raise ServiceError(
+            f"{self.http_url}/health/ready does not answer 200 after {READY_SECONDS:.0f} s "
+            f"but {said}; the logs end with\n{ends}"
+        )
+
+    async def _stop(self) -> None:
+        await self._supervisor.stop()
+        if self._own_services:
+            await asyncio.to_thread(self.services.stop)
+
+    def _mark_dead(self, pid: int) -> None:
+        multiprocess.mark_process_dead(pid, str(self._metrics))  # type: ignore[no-untyped-call]
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Our environment with every setting spelled out, so that a child reads the very same."""
+    env = dict(os.environ)
+    for one in describe(settings):
+        value = one["value"]
+        if value is None:
+            env.pop(one["variable"], None)
+        else:
+            env[one["variable"]] = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return env
+
+
+async def _in_thread(work: Callable[[], None], cancel: Callable[[], None]) -> None:
+    """Run `work` in a thread; when we are cancelled, `cancel` it and wait for its end."""
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        cancel()
+        await asyncio.wait({task})
+        task.exception()
+        raise
+
+
+def _usable_port(host: str, port: int) -> int:
+    return port if port and port_is_free(port, host) else free_port(host)
