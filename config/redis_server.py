@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from config.daemon import HOST, Daemon
 from config.errors import ServiceError
@@ -40,7 +42,9 @@ class RedisServer(Daemon):
 
     def _answers(self) -> bool:
         try:
-            with redis.Redis(host=HOST, port=self.ports["redis"], socket_timeout=0.5) as client:
+            with redis.Redis(
+                host=HOST, port=self.ports["redis"], socket_timeout=0.5, retry=Retry(NoBackoff(), 0)
+            ) as client:
                 info = client.info("server")
         except (redis.RedisError, OSError):  # still loading counts as not answering
             return False
