@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,8 +81,20 @@ class Outcome:
 
     refused: bool
     """Some shard did not contain what the batch continues: read the marks again."""
+    contained: I64
+    """Last offset that each shard contains now, in the order of the calls."""
     long_lists: U64
     """Items whose lists want compaction."""
+
+    @classmethod
+    def of(cls, replies: Sequence[Sequence[Any]]) -> Outcome:
+        """From the replies of fenced scripts."""
+        long = [int.from_bytes(item, "little") for reply in replies for item in reply[2:]]
+        return cls(
+            any(reply[0] == _REFUSED for reply in replies),
+            np.array([reply[1] for reply in replies], np.int64),
+            np.array(long, np.uint64),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +178,7 @@ class StoreWriter:
         """Step 1: item shards and totals. `names` are ids of items that may be new, by hash."""
         calls = self._item_calls(target, marks, items, names)
         calls.append(self._totals_call(target, marks, totals))
-        replies = await self._scripts.call(calls)
-        long = [int.from_bytes(item, "little") for reply in replies for item in reply[2:]]
-        return Outcome(any(reply[0] == _REFUSED for reply in replies), np.array(long, np.uint64))
+        return Outcome.of(await self._scripts.call(calls))
 
     async def commit_users(self, target: Target, marks: Marks, sessions: SessionTable) -> Outcome:
         """Step 2: user shards, once every item shard contains the batch."""
@@ -193,8 +204,7 @@ class StoreWriter:
                     ],
                 )
             )
-        replies = await self._scripts.call(calls)
-        return Outcome(any(r[0] == _REFUSED for r in replies), np.zeros(0, np.uint64))
+        return Outcome.of(await self._scripts.call(calls))
 
     async def commit_catalogue(
         self, target: Target, marks: I64, entries: Sequence[CatalogueEntry]
@@ -223,8 +233,7 @@ class StoreWriter:
                     ],
                 )
             )
-        replies = await self._scripts.call(calls)
-        return Outcome(any(r[0] == _REFUSED for r in replies), np.zeros(0, np.uint64))
+        return Outcome.of(await self._scripts.call(calls))
 
     async def compact(self, items: U64) -> int:
         """Replace the lists of these items by their sums; returns how many were replaced."""

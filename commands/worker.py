@@ -1,0 +1,27 @@
+"""`headwater worker`: one Faust worker, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import faust
+import uvloop
+
+from config.settings import load_settings
+from processors.worker import make_app
+
+__all__ = ["worker"]
+
+
+def worker() -> None:
+    """Fold the events of some partitions into Redis; any number of workers share them."""
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    # Faust is chatty at info; what matters of it is said by our own transport.
+    for chatty in ("faust", "mode", "aiokafka"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    app = make_app(load_settings())
+    faust.Worker(
+        app, loop=loop, override_logging=False, quiet=True, redirect_stdouts=False
+    ).execute_from_commandline()

@@ -1,0 +1,194 @@
+"""A batch from the log to its exact commit. Knows the store, not Faust.
+
+    1  decode; bury what cannot be counted, before anything of the batch is committed
+    2  read the users' histories with the user shards' marks
+    3  fold the events that the users' shards lack
+    4  commit increments to item shards and totals, each leaving out what it contains
+    5  commit histories to user shards
+    6  compact lists that have grown long
+
+Steps 4 and 5 either apply or change nothing. A refusal means that another worker came between, or
+that Redis lost its end; a Redis error, that nobody knows. After both, the marks are read again and
+the batch is folded anew from them; if they lie before the batch, the log is read again from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import structlog
+from redis.exceptions import RedisError
+
+from config.errors import StreamError
+from config.settings import Settings
+from processors import metrics
+from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
+from store.writer import Marks, StoreWriter, Target
+from streams.columns import I64, U64, Bool
+from streams.dead import DeadLetters
+from streams.decode import DecodedBatch, decode_batch
+from streams.event import EventRules
+from streams.transport import RecordBatch
+
+__all__ = ["EventApplier", "Predictor", "ReadAgain"]
+
+log = structlog.get_logger("headwater.apply")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_KNOWN_NAMES = 1_000_000
+_SAMPLES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAgain:
+    """The store lacks records before the batch: read on from this offset."""
+
+    offset: int
+
+
+class Predictor(Protocol):
+    """Predicts some of a batch's events before they are learned."""
+
+    async def predict(self, folded: Folded) -> None:
+        """Look at events whose increments are not in the store yet."""
+
+
+class EventApplier:
+    """Applies the batches of all partitions that this worker owns, one after the other."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        writer: StoreWriter,
+        dead: DeadLetters,
+        predictor: Predictor | None = None,
+    ) -> None:
+        self._writer = writer
+        self._dead = dead
+        self._predictor = predictor
+        self._event_rules = EventRules(settings.events)
+        self._fold_rules = FoldRules(settings)
+        self._marks: dict[tuple[str, int], Marks] = {}
+        # Names are written again after a restart, which changes nothing: they never change.
+        self._named: set[int] = set()
+
+    async def position(self, topic: str, partition: int) -> int:
+        """The offset from which a partition has to be read; drops what was known of it."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                marks = await self._writer.read_marks(topic, partition)
+                break
+            except RedisError as error:
+                pause = await _pause("marks cannot be read", error, pause)
+        self._marks[topic, partition] = marks
+        return marks.lowest + 1
+
+    async def apply(self, batch: RecordBatch) -> ReadAgain | int:
+        """Apply a batch; returns the offset up to which the store contains the partition now."""
+        decoded = decode_batch(batch.records, self._event_rules)
+        buried = False
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                marks = self._marks.get((batch.topic, batch.partition))
+                if marks is None:
+                    marks = await self._writer.read_marks(batch.topic, batch.partition)
+                    self._marks[batch.topic, batch.partition] = marks
+                if batch.start > marks.lowest + 1:
+                    return ReadAgain(marks.lowest + 1)
+                if batch.last <= marks.lowest:
+                    return marks.lowest
+                if decoded.rejected and not buried:
+                    await self._dead.bury(batch.topic, batch.partition, decoded.rejected)
+                    buried = True
+                if await self._commit(batch, decoded, marks):
+                    self._measure(batch, decoded)
+                    return batch.last
+                metrics.CONFLICTS.inc()
+                log.warning("commit refused", topic=batch.topic, partition=batch.partition)
+            except (RedisError, StreamError) as error:
+                pause = await _pause("batch cannot be committed yet", error, pause)
+            self._marks.pop((batch.topic, batch.partition), None)
+
+    async def _commit(self, batch: RecordBatch, decoded: DecodedBatch, marks: Marks) -> bool:
+        """Steps 2 to 6; false when a shard refused."""
+        writer, rules = self._writer, self._fold_rules
+        target = Target(batch.topic, batch.partition, batch.last)
+        events = decoded.events
+        users = np.unique(events.user)
+        before, user_marks = await writer.read_sessions(batch.topic, batch.partition, users)
+        if not np.array_equal(user_marks, marks.users):
+            return False
+        lacking = events.offset > user_marks[writer.shard_of(events.user)]
+        if not lacking.all():
+            # Shards that contain these events hold their users as they are after them.
+            events = events.take(lacking)
+            users = np.unique(events.user)
+            before, user_marks = await writer.read_sessions(batch.topic, batch.partition, users)
+            if not np.array_equal(user_marks, marks.users):
+                return False
+        folded = fold_batch(before, events, rules)
+
+        def newer(items: U64, offsets: I64) -> Bool:
+            return offsets > marks.items[writer.shard_of(items)]
+
+        names = self._new_names(decoded)
+        if self._predictor is not None:
+            await self._predictor.predict(folded)
+        outcome = await writer.commit_items(
+            target,
+            marks,
+            item_deltas(folded, rules, newer),
+            total_deltas(folded, events.offset > marks.totals),
+            names,
+        )
+        if outcome.refused:
+            return False
+        marks.items, marks.totals = outcome.contained[:-1], int(outcome.contained[-1])
+        self._named.update(names)
+        stored = await writer.commit_users(target, marks, folded.sessions)
+        if stored.refused:
+            return False
+        marks.users = stored.contained
+        metrics.DUPLICATES.inc(int((~folded.counted).sum()))
+        if len(outcome.long_lists):
+            await writer.compact(np.unique(outcome.long_lists))
+        return True
+
+    def _new_names(self, decoded: DecodedBatch) -> dict[int, bytes]:
+        if len(self._named) > _KNOWN_NAMES:
+            self._named.clear()
+        return {
+            item: name.encode()
+            for item, name in zip(decoded.events.item.tolist(), decoded.item_ids, strict=True)
+            if item not in self._named
+        }
+
+    def _measure(self, batch: RecordBatch, decoded: DecodedBatch) -> None:
+        metrics.APPLIED.inc(len(decoded.events))
+        for dead in decoded.rejected:
+            metrics.REJECTED.labels(dead.rejection.reason).inc()
+        missing = batch.records[0].offset - batch.start
+        if missing:
+            metrics.LOG_GAP.inc(missing)
+            log.error(
+                "the log lacks records that were not read yet: retention took them?",
+                topic=batch.topic,
+                partition=batch.partition,
+                offset=batch.start,
+                records=missing,
+            )
+        now = time.time()
+        for record in batch.records[:: max(1, len(batch.records) // _SAMPLES)]:
+            metrics.VISIBLE.observe(max(0.0, now - record.timestamp / 1000))
+
+
+async def _pause(what: str, error: Exception, seconds: float) -> float:
+    log.warning(what, error=str(error), retry_in=seconds)
+    await asyncio.sleep(seconds)
+    return min(2 * seconds, _LONGEST_PAUSE)

@@ -1,0 +1,49 @@
+"""What a worker counts for Prometheus. Shared between processes by prometheus-client's files."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+__all__ = [
+    "APPLIED",
+    "CONFLICTS",
+    "DUPLICATES",
+    "EVALUATED",
+    "HITS",
+    "LAG",
+    "LOG_GAP",
+    "REJECTED",
+    "VISIBLE",
+]
+
+APPLIED = Counter("headwater_events_applied_total", "Events counted and committed.")
+DUPLICATES = Counter(
+    "headwater_events_duplicate_total", "Events whose event_id was counted before."
+)
+REJECTED = Counter(
+    "headwater_events_rejected_total", "Events that went to the dead letters.", ["reason"]
+)
+VISIBLE = Histogram(
+    "headwater_event_visible_seconds",
+    "Broker time of an event to its commit, sampled within each batch.",
+    buckets=(0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300),
+)
+LAG = Gauge(
+    "headwater_consumer_lag_records",
+    "Records between what the store contains and the log's end.",
+    ["topic", "partition"],
+    multiprocess_mode="livemostrecent",
+)
+CONFLICTS = Counter(
+    "headwater_commits_refused_total", "Commits refused because another worker was first."
+)
+LOG_GAP = Counter(
+    "headwater_log_gap_records_total",
+    "Records that the log had lost before they were read.",
+)
+EVALUATED = Counter(
+    "headwater_predictions_total", "Sampled events that were predicted before they were learned."
+)
+HITS = Counter(
+    "headwater_prediction_hits_total", "Those of them whose item was among the 20 recommended."
+)

@@ -1,0 +1,114 @@
+"""The Faust app: agents that hand record batches to the appliers.
+
+Faust brings group membership, rebalancing and the reading of Kafka; what is true stands in the
+store. An agent therefore never relies on an acknowledgement: a batch that the store cannot take in
+order makes it read the partition again from where the store is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faust
+import structlog
+from yarl import URL
+
+from config.settings import Settings
+from processors import metrics
+from processors.apply import EventApplier, ReadAgain
+from processors.catalogue import CatalogueApplier
+from serving.live_evaluation import LiveEvaluation
+from serving.recommend import Recommender
+from store.connect import connect
+from store.reader import StoreReader
+from store.writer import StoreWriter
+from streams.dead import DeadLetters
+from streams.producer import RecordProducer
+from streams.topics import bootstrap_of
+from streams.transport import BatchConsumer, BatchTransport, RecordBatch
+
+__all__ = ["make_app"]
+
+log = structlog.get_logger("headwater.worker")
+
+_BUFFERED_BATCHES = 4
+_LAG_SECONDS = 1.0
+_FETCH_BYTES = 4_194_304
+
+
+def make_app(settings: Settings) -> faust.App:
+    """The Faust app of one worker, not started yet."""
+    kafka = settings.kafka
+    broker = [URL(f"kafka://{address}") for address in bootstrap_of(settings).split(",")]
+    app = faust.App(
+        kafka.group,
+        broker=broker,
+        store="memory://",
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=_FETCH_BYTES,
+        broker_max_poll_records=settings.worker.max_poll_records,
+        broker_session_timeout=settings.worker.session_timeout_seconds,
+        broker_heartbeat_interval=settings.worker.session_timeout_seconds / 5,
+        stream_buffer_maxsize=_BUFFERED_BATCHES,
+        # State is committed batch by batch, so a worker may go at any moment.
+        stream_wait_empty=False,
+    )
+    redis = connect(settings)
+    writer = StoreWriter(redis, settings)
+    producer = RecordProducer(bootstrap_of(settings), largest=2 * kafka.max_record_bytes)
+    dead = DeadLetters(producer, kafka.dead_topic)
+    evaluation = LiveEvaluation(
+        Recommender(StoreReader(redis, settings), settings),
+        settings.worker.evaluate_per_second,
+        settings.rank.session_items,
+    )
+    events = EventApplier(settings, writer, dead, evaluation)
+    catalogue = CatalogueApplier(writer, dead)
+
+    async def position(topic: str, partition: int) -> int:
+        source = events if topic == kafka.events_topic else catalogue
+        return await source.position(topic, partition)
+
+    app.transport = BatchTransport(broker, app, loop=None)
+    app.transport.positions = position
+
+    @app.agent(app.topic(kafka.events_topic, value_serializer="raw", key_serializer="raw"))
+    async def fold_events(stream: Any) -> None:
+        async for batch in stream:
+            await _apply_events(app.consumer, events, batch)
+
+    @app.agent(app.topic(kafka.items_topic, value_serializer="raw", key_serializer="raw"))
+    async def keep_catalogue(stream: Any) -> None:
+        async for batch in stream:
+            offset = await catalogue.apply(batch)
+            app.consumer.applied(batch.topic, batch.partition, offset)
+
+    @app.timer(_LAG_SECONDS)
+    async def report_lag() -> None:
+        for topic, partition, lag in app.consumer.lag():
+            metrics.LAG.labels(topic, str(partition)).set(lag)
+
+    @app.on_before_shutdown.connect
+    async def close(*_: Any, **__: Any) -> None:
+        producer.close(seconds=5)
+        await redis.aclose()
+
+    return app
+
+
+async def _apply_events(consumer: BatchConsumer, events: EventApplier, batch: RecordBatch) -> None:
+    result = await events.apply(batch)
+    if isinstance(result, ReadAgain):
+        log.warning(
+            "reading again",
+            topic=batch.topic,
+            partition=batch.partition,
+            batch=batch.start,
+            offset=result.offset,
+        )
+        await consumer.seek_to(batch.topic, batch.partition, result.offset)
+    else:
+        consumer.applied(batch.topic, batch.partition, result)

@@ -1,0 +1,176 @@
+"""A Faust transport that hands over whole record batches and reads from where the store says.
+
+Stock Faust awaits four tasks for every record and trusts its own acknowledgements. Here a poll
+yields one message for each partition, whose value is a `RecordBatch`; and a partition that is
+assigned is read from the position that `Positions` names, whatever Kafka's group offset says. The
+group offset is still committed, for tools that show lag.
+
+Faust counts messages in `stream_buffer_maxsize`; with batches a handful is plenty, and it is what
+holds the reader back when the folding is slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import structlog
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from streams.decode import Record
+
+__all__ = ["BatchTransport", "Positions", "RecordBatch"]
+
+log = structlog.get_logger("headwater.transport")
+
+Positions = Callable[[str, int], Awaitable[int]]
+"""The offset from which a partition (topic, number) has to be read on."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """Consecutive records of one partition."""
+
+    topic: str
+    partition: int
+    start: int
+    """The position that was asked for. Less than the first record's offset where the log has a
+    gap: a transaction's marker, a compacted record, or records that retention took."""
+    records: list[Record]
+
+    @property
+    def last(self) -> int:
+        """Offset of the last record."""
+        return self.records[-1].offset
+
+
+class _NoReadOffsets(MutableMapping[TP, int | None]):
+    """Faust drops messages below the highest offset it has seen, also right after a seek back; the
+    store's marks decide that here."""
+
+    def __getitem__(self, key: TP) -> int | None:
+        return None
+
+    def __setitem__(self, key: TP, value: int | None) -> None:
+        pass
+
+    def __delitem__(self, key: TP) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[TP]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def pop(self, key: TP, default: Any = None) -> Any:
+        return default
+
+
+class BatchConsumer(driver.Consumer):
+    """Yields `RecordBatch`es; seeks to the store's positions."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = _NoReadOffsets()
+        self._position: dict[TP, int] = {}
+        self._seeks: dict[TP, int] = {}
+        self._applied: dict[TP, int] = {}
+
+    async def getmany(
+        self,
+        timeout: float,  # noqa: ASYNC109 - Faust's own signature
+    ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """One message for each partition that has records."""
+        seeks = dict(self._seeks)
+        records, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if records is None or self.should_stop or not self.flow_active:
+            # Whoever resumes the flow seeks first.
+            return
+        for tp, some in records.items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is not None and tp not in active and tp not in self._buffered_partitions:
+                continue
+            if self._seeks.get(tp) != seeks.get(tp):
+                continue  # fetched before a seek, arrived after it
+            yield tp, self._message(tp, some, generation)
+
+    def _message(self, tp: TP, records: list[Record], generation: int) -> ConsumerMessage:
+        last = cast(Any, records[-1])
+        start = self._position.get(tp, records[0].offset)
+        self._position[tp] = last.offset + 1
+        self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            (last.timestamp or 0) / 1000.0,
+            last.timestamp_type,
+            last.headers,
+            None,
+            RecordBatch(tp.topic, tp.partition, start, records),
+            None,
+            0,
+            0,
+            tp,
+            generation_id=generation,
+        )
+
+    async def seek_to(self, topic: str, partition: int, offset: int) -> None:
+        """Read a partition on from `offset`; what was fetched before is dropped."""
+        tp = TP(topic, partition)
+        # Counted before and after: a poll that overlaps the seek on either side is recognised.
+        self._seeks[tp] = self._seeks.get(tp, 0) + 1
+        self._position[tp] = offset
+        await self.seek_wait({tp: offset})
+        self._position[tp] = offset
+        self._seeks[tp] += 1
+
+    async def perform_seek(self) -> None:
+        """Seek every assigned partition to where the store says."""
+        transport = cast(BatchTransport, self.transport)
+        assignment = list(self.assignment())
+        for gone in set(self._position) - set(assignment):
+            del self._position[gone]
+        for tp in assignment:
+            offset = await transport.positions(tp.topic, tp.partition)
+            await self.seek_to(tp.topic, tp.partition, offset)
+            log.info("partition assigned", topic=tp.topic, partition=tp.partition, offset=offset)
+
+    def applied(self, topic: str, partition: int, offset: int) -> None:
+        """Tell that the store contains the partition up to `offset`."""
+        self._applied[TP(topic, partition)] = offset
+
+    def lag(self) -> Iterable[tuple[str, int, int]]:
+        """(topic, partition, records behind the log's end) of every assigned partition."""
+        for tp in self.assignment():
+            end = self.highwater(tp)
+            if end is not None and tp in self._applied:
+                yield tp.topic, tp.partition, max(0, end - self._applied[tp] - 1)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Forget what was known of partitions that go."""
+        for tp in revoked:
+            self._applied.pop(tp, None)
+        await super().on_partitions_revoked(revoked)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing: batches have gaps between their last offsets by nature."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """What is committed to Kafka for lag tools: what the store contains."""
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        applied = self._applied.get(tp)
+        return None if applied is None else applied + 1
+
+
+class BatchTransport(driver.Transport):
+    """Makes `BatchConsumer`s. `positions` must be set before the app starts."""
+
+    Consumer = BatchConsumer
+    positions: Positions
