@@ -2,13 +2,14 @@
 # make demo    Kafka, Redis, workers, server and a stream of real clicks, until interrupted
 # make test    linters, types and every test, against real services
 # make lint    linters and types alone
+# make docs    writes docs/settings.md
 # make locks   resolves requirements.lock and config/kafka.lock anew
 
 UV := uv==0.13.9
 BIN := .venv/bin
 RUN_UV := $(BIN)/python -m uv
 
-.PHONY: setup demo test lint locks browser clean
+.PHONY: setup demo test lint docs locks browser clean
 
 setup: .venv/.installed
 
@@ -52,6 +53,9 @@ browser:
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
 	    >/dev/null 2>&1 || echo "chromium cannot be installed; going on without it" >&2; \
 	fi
+
+docs: setup
+	$(BIN)/python -m commands.settings_cmd >docs/settings.md
 
 locks: setup
 	$(RUN_UV) pip compile --universal --python-version 3.11 --extra dev --generate-hashes --upgrade \

@@ -11,9 +11,21 @@ from rich.console import Console
 from rich.table import Table
 
 from commands.process import Json, print_json, redacted
-from config.settings import describe, load_settings
+from config.settings import Settings, describe, load_settings
 
-__all__ = ["settings"]
+__all__ = ["markdown", "settings"]
+
+_PAGE = """\
+# Settings
+Made by `make docs` from `config/settings.py`; `headwater settings` shows the values in use.
+
+Environment variables go over the settings file, the file over the defaults. The file is
+`headwater.toml` in the working directory, or the one that `HEADWATER_CONFIG` names; in it,
+`http.port` is `port` under `[http]`. A setting out of its range, or one that does not exist,
+ends every command with exit code 2 and a line that names it.
+
+| setting | variable | default | meaning |
+|---|---|---|---|""".splitlines()
 
 
 def settings(*, json: Json = False) -> None:
@@ -42,3 +54,20 @@ def _shown(value: Any) -> str:
     if value is None:
         return "-"
     return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def markdown() -> str:
+    """docs/settings.md: every setting with its default and meaning."""
+    rows = [
+        f"| `{row['name']}` | `{row['variable']}` | {_code(row['default'])} | {row['meaning']} |"
+        for row in describe(Settings.model_construct())
+    ]
+    return "\n".join([*_PAGE, *rows, ""])
+
+
+def _code(value: Any) -> str:
+    return "" if value is None else f"`{_shown(value)}`"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")  # `make docs` writes it to docs/settings.md

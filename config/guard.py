@@ -26,7 +26,7 @@ __all__ = ["SERVICE", "WORK", "alive", "forget", "signal_group", "spawn"]
 
 WORK = 0
 SERVICE = 1
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 6.0
 # The announcement is written by the process that then becomes the child: there is no moment
 # at which a child runs and the watchdog does not know it.
 ANNOUNCE = 'echo "+ $$ $0" >&0 && exec "$@" </dev/null'

@@ -6,6 +6,7 @@ service starts its own with `Services`.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -46,6 +47,16 @@ def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Itera
                 patch.delenv(name)
         patch.setenv("HEADWATER_CONFIG", str(empty))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """Commands run in this process point the logs at the stderr of one test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,158 @@
+"""Settings: where they come from, that each is documented, and what a wrong one says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from commands.__main__ import COMMANDS, run
+from commands.process import redacted
+from commands.settings_cmd import markdown
+from commands.stack import child_environment
+from config.errors import SettingsError
+from config.settings import Settings, describe, load_settings
+
+DOCS = Path(__file__).parents[1] / "docs" / "settings.md"
+
+
+@pytest.fixture
+def toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "headwater.toml"
+    path.touch()
+    monkeypatch.setenv("HEADWATER_CONFIG", str(path))
+    return path
+
+
+def test_every_setting_is_documented() -> None:
+    rows = list(describe(load_settings()))
+    names = [row["name"] for row in rows]
+    fields = [
+        f"{group}.{name}"
+        for group, field in Settings.model_fields.items()
+        for name in field.annotation.model_fields  # type: ignore[union-attr]
+    ]
+    assert names == fields
+    undocumented = [row["name"] for row in rows if len(row["meaning"]) < 10]
+    assert not undocumented
+
+
+def test_the_settings_page_is_up_to_date() -> None:
+    assert DOCS.read_text() == markdown(), "run `make docs`"
+
+
+def test_environment_over_file_over_default(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().http.port == 8080
+    toml.write_text("[http]\nport = 1111\nhost = '0.0.0.0'\n")
+    assert load_settings().http.port == 1111
+    monkeypatch.setenv("HEADWATER_HTTP__PORT", "2222")
+    found = load_settings()
+    assert (found.http.port, found.http.host) == (2222, "0.0.0.0")  # noqa: S104
+    assert load_settings(http={"port": 3333}).http.port == 3333
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HEADWATER_HTTP__PORT", "70000", "less than or equal to 65535; got '70000'"),
+        ("HEADWATER_HTTP__PORT", "many", "valid integer"),
+        ("HEADWATER_STORE__NAMESPACE", "UP", "should match pattern"),
+        ("HEADWATER_EVENTS__WEIGHTS", "{", "cannot be read"),
+        ("HEADWATER_HTTP__COLOUR", "red", "not permitted"),
+        ("HEADWATER_CONFIG", "/no/such.toml", "which is not a file"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
+    said: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=said.replace("(", r"\(")):
+        load_settings()
+    assert run(["settings"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+
+
+def test_a_wrong_file_is_named(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toml.write_text("[http]\nport = 'x'\n")
+    assert run(["settings"]) == 2
+    assert "http.port (HEADWATER_HTTP__PORT)" in capsys.readouterr().err
+    toml.write_text("[http\n")
+    assert run(["settings"]) == 2
+    assert "settings cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["settings", "extra"], "extra"),
+        (["settings", "--jsn"], "--json"),
+        (["nonsense"], "'nonsense'"),
+        (["up", "--processes", "0"], "from 1 to 64"),
+        (["up", "--workers", "65"], "from 1 to 64"),
+        (["up", "--workers", "x"], "int"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_and_two(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_settings_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = os.environ | {
+        "HEADWATER_HTTP__PORT": "4444",
+        "HEADWATER_REDIS__URL": "redis://me:hush@host/0",
+    }
+    argv = [sys.executable, "-m", "commands", "settings", "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=60, check=True)
+    assert done.stdout.count("\n") == 1
+    assert "hush" not in done.stdout
+    rows = {row["name"]: row for row in orjson.loads(done.stdout)["settings"]}
+    assert rows["http.port"]["value"] == 4444
+    assert rows["http.port"]["default"] == 8080
+    assert rows["redis.url"]["value"] == "redis://me:***@host/0"
+
+
+def test_settings_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["settings"]) == 0
+    out = capsys.readouterr().out
+    assert all(row["name"] in out for row in describe(load_settings()))
+
+
+def test_every_command_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f" {name} " in out for name in COMMANDS)
+
+
+def test_passwords_are_not_shown() -> None:
+    assert redacted("redis://host:1/0") == "redis://host:1/0"
+    assert redacted("redis://:se%40cret@host:1/0") == "redis://:***@host:1/0"
+    assert "secret" not in redacted("redis://host:1/0?password=secret")
+
+
+def test_a_child_reads_the_very_same_settings(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml.write_text("[worker]\nprocesses = 7\n[kafka]\ngroup = 'file'\n")
+    found = load_settings(
+        kafka={"bootstrap": "a:1,b:2", "group": "12"},
+        redis={"url": "redis://a:1/0"},
+        events={"weights": {"view": 0.5, "größe": 2}},
+        log={"json_lines": True},
+    )
+    for name, value in child_environment(found).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == found
