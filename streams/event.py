@@ -19,6 +19,8 @@ __all__ = ["Event", "EventRules", "Rejection", "time_of"]
 
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MS = 253_402_300_799_999
+"""The end of the year 9999, where RFC 3339 ends too."""
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -28,7 +30,7 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     user_id: Id
     item_id: Id
     type: str
-    timestamp: Annotated[int, Meta(ge=0)] | Annotated[datetime, Meta(tz=True)]
+    timestamp: Annotated[int, Meta(ge=0, le=_LAST_MS)] | Annotated[datetime, Meta(tz=True)]
     """Milliseconds since 1970 UTC, or RFC 3339."""
     event_id: Annotated[str, Meta(max_length=64)] | None = None
     """Makes a repeated event of the same user count once."""
@@ -90,7 +92,12 @@ class EventRules:
         return kind
 
     def check_time(self, time: int, now: int) -> None:
-        """Refuse a time (ms) too far past `now` (ms), the broker's clock. Raises Rejection."""
+        """Refuse a time (ms) before 1970 or too far past `now` (ms), the broker's clock.
+
+        Raises Rejection.
+        """
+        if time < 0:
+            raise Rejection("invalid", "timestamp lies before 1970", "timestamp")
         if time > now + self._future_ms:
             raise Rejection(
                 "in_future",
