@@ -114,6 +114,8 @@ class EventApplier:
             except (RedisError, StreamError) as error:
                 pause = await _pause("batch cannot be committed yet", error, pause)
             self._marks.pop((batch.topic, batch.partition), None)
+            # Names may have gone with the end that Redis lost: they are written once more.
+            self._named.clear()
 
     async def _commit(self, batch: RecordBatch, decoded: DecodedBatch, marks: Marks) -> bool:
         """Steps 2 to 6; false when a shard refused."""

@@ -70,7 +70,8 @@ class Folded:
     opens: Bool
     """(n,) the event begins a session."""
     first: Bool
-    """(n,) the event's item is new to its session, and the event weighs something."""
+    """(n,) the event weighs something, and no event that does holds its item among the WINDOW
+    events of its session on either side."""
     weight: F64
     """(n,) of the event's type."""
     pairs: Contributions
@@ -116,14 +117,16 @@ def fold_batch(before: SessionTable, events: EventColumns, rules: FoldRules) -> 
         )
         counted[rows[placed.duplicates]] = False
         joined[rows[placed.joined]] = True
-        seen[rows[placed.seen]] = True
         sessions = _merge_tables(sessions, placed.table)
         prefixes = _merge_prefixes(prefixes, placed.prefixes, rows)
         pairs = _merge_pairs(pairs, placed.pairs, rows)
     weight = rules.weights[events.kind]
     has_prefix = np.zeros(len(events), np.bool_)
     has_prefix[prefixes.row] = True
-    seen[prefixes.row] = (prefixes.items == events.item[prefixes.row][:, None]).any(axis=1)
+    # An item seen in events that weigh nothing alone (impressions, dislikes) is still new.
+    again = (pairs.first == pairs.second) & (rules.weights[pairs.first_kind] > 0)
+    again &= rules.weights[pairs.second_kind] > 0
+    seen[pairs.row[again]] = True
     weighty = weight[prefixes.row] > 0
     outcomes = Prefixes(prefixes.row[weighty], prefixes.items[weighty], prefixes.length[weighty])
     return Folded(

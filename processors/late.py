@@ -51,8 +51,6 @@ class Placed:
     """Rows of events that repeat an event_id and count for nothing."""
     joined: list[int] = field(default_factory=list)
     """Rows of events that open no session though they have no prefix."""
-    seen: list[int] = field(default_factory=list)
-    """Rows of events without a prefix whose item their session holds already, later on."""
 
 
 def place_one_by_one(before: SessionTable, events: EventColumns, rules: SessionRules) -> Placed:
@@ -89,8 +87,6 @@ def place_one_by_one(before: SessionTable, events: EventColumns, rules: SessionR
             prefixes.append((row, [k.item for k in earlier[: -WINDOW - 1 : -1]], len(earlier)))
         elif earlier or later:
             placed.joined.append(row)
-            if any(k.item == new.item for k in earlier[-WINDOW:] + later[:WINDOW]):
-                placed.seen.append(row)
         history.insert(at, new)
         del history[: -rules.history]
     placed.prefixes, placed.pairs = _as_arrays(prefixes, pairs)

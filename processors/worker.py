@@ -7,16 +7,19 @@ order makes it read the partition again from where the store is.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import faust
 import structlog
+from faust.types import TP
 from yarl import URL
 
 from config.settings import Settings
 from processors import metrics
 from processors.apply import EventApplier, ReadAgain
 from processors.catalogue import CatalogueApplier
+from processors.lanes import Lanes
 from serving.live_evaluation import LiveEvaluation
 from serving.recommend import Recommender
 from store.connect import connect
@@ -75,10 +78,20 @@ def make_app(settings: Settings) -> faust.App:
     app.transport = BatchTransport(broker, app, loop=None)
     app.transport.positions = position
 
+    async def apply_events(batch: RecordBatch) -> None:
+        await _apply_events(app.consumer, events, batch)
+
+    def failed(error: BaseException) -> None:
+        log.error("a batch cannot be applied", exc_info=error)
+        closing.append(asyncio.get_running_loop().create_task(app.crash(error)))
+
+    closing: list[asyncio.Task[None]] = []
+    lanes = Lanes(apply_events, failed)
+
     @app.agent(app.topic(kafka.events_topic, value_serializer="raw", key_serializer="raw"))
     async def fold_events(stream: Any) -> None:
         async for batch in stream:
-            await _apply_events(app.consumer, events, batch)
+            await lanes.put(batch)
 
     @app.agent(app.topic(kafka.items_topic, value_serializer="raw", key_serializer="raw"))
     async def keep_catalogue(stream: Any) -> None:
@@ -91,8 +104,14 @@ def make_app(settings: Settings) -> faust.App:
         for topic, partition, lag in app.consumer.lag():
             metrics.LAG.labels(topic, str(partition)).set(lag)
 
+    @app.on_partitions_revoked.connect
+    async def drop_lanes(_sender: Any, revoked: set[TP], **_: Any) -> None:
+        for tp in revoked:
+            lanes.drop(tp.topic, tp.partition)
+
     @app.on_before_shutdown.connect
     async def close(*_: Any, **__: Any) -> None:
+        lanes.close()
         producer.close(seconds=5)
         await redis.aclose()
 
