@@ -86,6 +86,7 @@ class EventApplier:
             except RedisError as error:
                 pause = await _pause("marks cannot be read", error, pause)
         self._marks[topic, partition] = marks
+        self._named.clear()
         return marks.lowest + 1
 
     async def apply(self, batch: RecordBatch) -> ReadAgain | int:
