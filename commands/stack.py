@@ -99,6 +99,20 @@ class Stack:
         """Wait until a worker or the server is given up, then raise its ServiceError."""
         await self._supervisor.failed()
 
+    def start_workers(self, count: int) -> None:
+        """Start so many workers more. Raises OSError."""
+        for number in range(len(self.workers) + 1, len(self.workers) + count + 1):
+            self.workers.append(self._start_child(f"worker-{number}", "worker"))
+
+    async def stop_workers(self) -> None:
+        """Stop all workers; nothing of what they committed is lost."""
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
+
+    def _start_child(self, name: str, *arguments: str) -> Child:
+        env = child_environment(self.settings)
+        env["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
+        return self._supervisor.start(name, [sys.executable, "-m", "commands", *arguments], env)
+
     async def _start(self) -> None:
         if self._own_services:
             await _in_thread(self.services.start, self.services.cancel)
@@ -110,16 +124,9 @@ class Stack:
         await _in_thread(lambda: ensure_topics(self.settings), lambda: None)
         shutil.rmtree(self._metrics, ignore_errors=True)
         self._metrics.mkdir(parents=True)
-        env = child_environment(self.settings)
-        env["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
-        command = [sys.executable, "-m", "commands"]
-        for number in range(1, self._workers + 1):
-            child = self._supervisor.start(f"worker-{number}", [*command, "worker"], env)
-            self.workers.append(child)
+        self.start_workers(self._workers)
         if self._processes:
-            self.server = self._supervisor.start(
-                "server", [*command, "serve", "--processes", str(self._processes)], env
-            )
+            self.server = self._start_child("server", "serve", "--processes", str(self._processes))
             await self._until_ready()
 
     async def _until_ready(self) -> None:

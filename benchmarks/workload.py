@@ -1,0 +1,82 @@
+"""Events as a shop's look: Zipf items in groups that are visited together, short sessions,
+many users at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+__all__ = ["Workload", "make_workload", "records"]
+
+_GROUP = 50
+_STAY = 0.8
+_SECONDS_BETWEEN_CLICKS = 20
+_CONCURRENT = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """n events in the order in which they are sent."""
+
+    user: npt.NDArray[np.int64]
+    item: npt.NDArray[np.int64]
+    time: npt.NDArray[np.int64]
+    """Milliseconds since 1970; the last one is now."""
+
+
+def make_workload(events: int, items: int, users: int, seed: int) -> Workload:
+    """Sessions of geometric length, 5.5 on average, `_CONCURRENT` of them open at a time.
+
+    An item is drawn by a Zipf law; the next one of the session is, four times in five, of the same
+    group of items, so that there is something to learn.
+    """
+    rng = np.random.default_rng(seed)
+    weight = 1.0 / np.arange(1, items + 1)
+    cumulated = np.cumsum(weight / weight.sum())
+
+    def draw(count: int) -> npt.NDArray[np.int64]:
+        ranks = np.searchsorted(cumulated, rng.random(count))
+        return np.minimum(ranks, items - 1).astype(np.int64)
+
+    lengths = rng.geometric(1 / 5.5, events)
+    lengths = lengths[: int(np.searchsorted(np.cumsum(lengths), events)) + 1]
+    session = np.repeat(np.arange(len(lengths)), lengths)[:events]
+    step = np.arange(events) - np.concatenate([[0], np.cumsum(lengths)])[session]
+    anchor = draw(len(lengths))[session]
+    near = anchor // _GROUP * _GROUP + np.minimum(rng.zipf(1.5, events) - 1, _GROUP - 1)
+    item = np.where(rng.random(events) < _STAY, np.minimum(near, items - 1), draw(events))
+    item = np.where(step == 0, anchor, item)
+    # Sessions begin one after the other and overlap: each click waits its turn among the open ones.
+    turn = (session + step * rng.integers(_CONCURRENT // 2, _CONCURRENT, events)).argsort(
+        kind="stable"
+    )
+    user = rng.permutation(max(users, len(lengths)))[: len(lengths)] % users
+    ticks = np.arange(events) * (_SECONDS_BETWEEN_CLICKS * 1000 // _CONCURRENT)
+    return Workload(
+        user[session][turn], item[turn], int(time.time() * 1000) - int(ticks[-1]) + ticks
+    )
+
+
+def records(load: Workload, first_id: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    """Key and value of each event as they go to Kafka."""
+    for number, (user, item, at) in enumerate(
+        zip(load.user.tolist(), load.item.tolist(), load.time.tolist(), strict=True), first_id
+    ):
+        name = f"user-{user}"
+        yield (
+            name.encode(),
+            orjson.dumps(
+                {
+                    "user_id": name,
+                    "item_id": f"item-{item}",
+                    "type": "view",
+                    "timestamp": at,
+                    "event_id": f"{number:x}",
+                }
+            ),
+        )
