@@ -55,22 +55,32 @@ class KafkaSettings(_Group):
     """The log of events: where it is and how its topics are made."""
 
     bootstrap: str | None = Field(
-        None, description="host:port list of a Kafka that runs; unset: one is started here"
+        default=None, description="host:port list of a Kafka that runs; unset: one is started here"
     )
-    events_topic: str = Field("events", description="topic that events are read from")
-    items_topic: str = Field("items", description="compacted topic of the catalogue")
-    dead_topic: str = Field("events.dead", description="topic of events that cannot be counted")
-    recommendations_topic: str = Field("recommendations", description="topic of what was shown")
-    group: str = Field("headwater", description="consumer group of the workers")
+    events_topic: str = Field(default="events", description="topic that events are read from")
+    items_topic: str = Field(default="items", description="compacted topic of the catalogue")
+    dead_topic: str = Field(
+        default="events.dead", description="topic of events that cannot be counted"
+    )
+    recommendations_topic: str = Field(
+        default="recommendations", description="topic of what was shown"
+    )
+    group: str = Field(default="headwater", description="consumer group of the workers")
     partitions: int = Field(
-        8, ge=1, le=4096, description="partitions of a topic that is made here"
+        default=8, ge=1, le=4096, description="partitions of a topic that is made here"
     )
-    replication: int = Field(1, ge=1, le=7, description="replicas of a topic that is made here")
+    replication: int = Field(
+        default=1, ge=1, le=7, description="replicas of a topic that is made here"
+    )
     retention_hours: int = Field(
-        720, ge=1, description="hours that events stay in the log; replay reaches back that far"
+        default=720,
+        ge=1,
+        description="hours that events stay in the log; replay reaches back that far",
     )
     max_record_bytes: int = Field(
-        2_097_152, ge=65_536, description="largest record that a topic made here takes, bytes"
+        default=2_097_152,
+        ge=65_536,
+        description="largest record that a topic made here takes, bytes",
     )
 
 
@@ -78,10 +88,11 @@ class RedisSettings(_Group):
     """The materialised view of the log."""
 
     url: str | None = Field(
-        None, description="redis:// address of a Redis that runs; unset: one is started here"
+        default=None,
+        description="redis:// address of a Redis that runs; unset: one is started here",
     )
     timeout_seconds: float = Field(
-        2.0, gt=0, le=60, description="longest wait for one answer of Redis, seconds"
+        default=2.0, gt=0, le=60, description="longest wait for one answer of Redis, seconds"
     )
 
 
@@ -89,22 +100,34 @@ class StoreSettings(_Group):
     """How counts and sessions lie in Redis."""
 
     namespace: str = Field(
-        "hw", pattern=r"^[a-z0-9]{1,16}$", description="first part of every key in Redis"
+        default="hw", pattern=r"^[a-z0-9]{1,16}$", description="first part of every key in Redis"
     )
     shards: int = Field(
-        8, ge=1, le=256, description="hash tags over which items, and users, are spread"
+        default=8, ge=1, le=256, description="hash tags over which items, and users, are spread"
     )
     neighbours: int = Field(
-        100, ge=10, le=1000, description="neighbours kept for an item when its list is compacted"
+        default=100,
+        ge=10,
+        le=1000,
+        description="neighbours kept for an item when its list is compacted",
     )
     compact_factor: float = Field(
-        2.0, ge=1.1, le=10, description="a list longer than this many times its bound is compacted"
+        default=2.0,
+        ge=1.1,
+        le=10,
+        description="a list longer than this many times its bound is compacted",
     )
     history: int = Field(
-        50, ge=30, le=200, description="events kept for a user; older ones leave the session"
+        default=50,
+        ge=30,
+        le=200,
+        description="events kept for a user; older ones leave the session",
     )
     user_days: int = Field(
-        90, ge=1, le=3650, description="days without an event after which a user is forgotten"
+        default=90,
+        ge=1,
+        le=3650,
+        description="days without an event after which a user is forgotten",
     )
 
 
@@ -117,13 +140,22 @@ class EventSettings(_Group):
         "accepted. New types go last: the store refers to them by position",
     )
     session_pause_minutes: float = Field(
-        30, gt=0, le=1440, description="a pause this long ends a session that has no session_id"
+        default=30,
+        gt=0,
+        le=1440,
+        description="a pause this long ends a session that has no session_id",
     )
     future_seconds: float = Field(
-        300, ge=0, le=86_400, description="how far past the broker's clock an event's time may lie"
+        default=300,
+        ge=0,
+        le=86_400,
+        description="how far past the broker's clock an event's time may lie",
     )
     max_bytes: int = Field(
-        65_536, ge=1024, le=1_048_576, description="largest event in bytes; more is rejected"
+        default=65_536,
+        ge=1024,
+        le=1_048_576,
+        description="largest event in bytes; more is rejected",
     )
 
     @field_validator("weights")
@@ -140,14 +172,16 @@ class FoldSettings(_Group):
     """How much a pair of events adds to the co-occurrence counts (docs/ranking.md)."""
 
     gap_slope: float = Field(
-        0.8, ge=0, le=10, description="pair weight falls as 1/(1 + slope·(gap-1))"
+        default=0.8, ge=0, le=10, description="pair weight falls as 1/(1 + slope·(gap-1))"
     )
     length_exponent: float = Field(
-        0.3, ge=0, le=2, description="pair weight falls as (position in session)^-exponent"
+        default=0.3, ge=0, le=2, description="pair weight falls as (position in session)^-exponent"
     )
-    backward: float = Field(0.5, ge=0, le=1, description="share that the later item passes back")
+    backward: float = Field(
+        default=0.5, ge=0, le=1, description="share that the later item passes back"
+    )
     half_life_days: float = Field(
-        30, gt=0, le=36_500, description="days after which a count weighs half"
+        default=30, gt=0, le=36_500, description="days after which a count weighs half"
     )
 
 
@@ -155,46 +189,56 @@ class RankSettings(_Group):
     """How counts become scores (docs/ranking.md)."""
 
     session_items: int = Field(
-        15, ge=1, le=30, description="distinct latest items of a session that are looked at"
+        default=15, ge=1, le=30, description="distinct latest items of a session that are looked at"
     )
     distance_decay: float = Field(
-        0.6, gt=0, le=1, description="weight of an item falls by this with each step back"
+        default=0.6, gt=0, le=1, description="weight of an item falls by this with each step back"
     )
-    count_power: float = Field(0.5, gt=0, le=1, description="power taken of a neighbour's count")
-    idf_power: float = Field(3.0, ge=0, le=6, description="power taken of an item's rarity")
+    count_power: float = Field(
+        default=0.5, gt=0, le=1, description="power taken of a neighbour's count"
+    )
+    idf_power: float = Field(default=3.0, ge=0, le=6, description="power taken of an item's rarity")
 
 
 class WorkerSettings(_Group):
     """The processes that fold events into Redis."""
 
-    processes: int = Field(1, ge=1, le=64, description="workers that `headwater up` starts")
+    processes: int = Field(default=1, ge=1, le=64, description="workers that `headwater up` starts")
     max_poll_records: int = Field(
-        5000, ge=1, le=100_000, description="most events folded and committed at once"
+        default=5000, ge=1, le=100_000, description="most events folded and committed at once"
     )
     session_timeout_seconds: float = Field(
-        10, ge=6, le=300, description="a worker silent this long loses its partitions"
+        default=10, ge=6, le=300, description="a worker silent this long loses its partitions"
     )
     evaluate_per_second: float = Field(
-        20, ge=0, le=1000, description="events a worker predicts each second for the hit rate"
+        default=20,
+        ge=0,
+        le=1000,
+        description="events a worker predicts each second for the hit rate",
     )
 
 
 class HttpSettings(_Group):
     """The server that answers."""
 
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(
-        8080, ge=0, le=65_535, description="port to listen on; 0, or one in use: a free one"
+        default=8080, ge=0, le=65_535, description="port to listen on; 0, or one in use: a free one"
     )
-    processes: int = Field(1, ge=1, le=64, description="server processes that share the port")
+    processes: int = Field(
+        default=1, ge=1, le=64, description="server processes that share the port"
+    )
     list_cache_ms: int = Field(
-        250, ge=0, le=10_000, description="how long a parsed neighbour list may be used again"
+        default=250,
+        ge=0,
+        le=10_000,
+        description="how long a parsed neighbour list may be used again",
     )
     max_body_bytes: int = Field(
-        1_048_576, ge=1024, le=16_777_216, description="largest request body in bytes"
+        default=1_048_576, ge=1024, le=16_777_216, description="largest request body in bytes"
     )
     max_lag_seconds: float = Field(
-        60, gt=0, description="/health/ready fails when the workers are this far behind"
+        default=60, gt=0, description="/health/ready fails when the workers are this far behind"
     )
 
 
@@ -202,21 +246,25 @@ class ServiceSettings(_Group):
     """Kafka and Redis when they are started here."""
 
     data_dir: Path = Field(
-        Path(".headwater"), description="data and logs of the services started here"
+        default=Path(".headwater"), description="data and logs of the services started here"
     )
     cache_dir: Path | None = Field(
-        None, description="where Kafka's jars are kept; unset: the user's cache folder"
+        default=None, description="where Kafka's jars are kept; unset: the user's cache folder"
     )
-    kafka_heap_mb: int = Field(512, ge=256, le=65_536, description="heap of the started Kafka, MB")
+    kafka_heap_mb: int = Field(
+        default=512, ge=256, le=65_536, description="heap of the started Kafka, MB"
+    )
 
 
 class LogSettings(_Group):
     """What the processes say on stderr."""
 
     level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="least level that is logged"
+        default="info",
+        pattern="^(debug|info|warning|error)$",
+        description="least level that is logged",
     )
-    json_lines: bool = Field(False, description="log JSON lines instead of text")
+    json_lines: bool = Field(default=False, description="log JSON lines instead of text")
 
 
 class Settings(BaseSettings):
