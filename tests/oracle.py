@@ -1,0 +1,290 @@
+"""What the folds and the ranking promise, written the slow and obvious way with dicts and lists.
+
+Nothing here calls the code under test: of the project only constants, hash functions and the
+settings are used. `Oracle` takes events in log order, one at a time; `rank` is the score by hand.
+`random_log` draws the logs that tests run on, `columns_of` and `record_of` turn them into what the
+code takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+import orjson
+
+from config.settings import Settings
+from streams.columns import TAG_BITS, EventColumns, event_key, hash_id, session_tag
+
+__all__ = [
+    "BASE",
+    "Click",
+    "Oracle",
+    "StoredRecord",
+    "cell_of",
+    "columns_of",
+    "latest_distinct",
+    "random_log",
+    "rank",
+    "record_of",
+]
+
+WINDOW = 30
+BASE = 1_700_000_000_000
+"""Milliseconds around which random logs lie."""
+_MINUTE = 60_000
+_BUCKETS = (300, 3600, 86_400)
+
+
+@dataclass(frozen=True)
+class Click:
+    """One event of the log."""
+
+    offset: int
+    user: str
+    item: str
+    kind: str
+    time: int
+    event_id: str = ""
+    session_id: str = ""
+
+
+@dataclass(frozen=True)
+class StoredRecord:
+    """A Kafka record as the decoder reads it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass
+class _Kept:
+    time: int
+    item: str
+    event_id: str
+    session: int
+    kind: str
+
+    def row(self) -> tuple[int, int, int, int, str]:
+        key = event_key(self.event_id) if self.event_id else 0
+        return self.time, hash_id(self.item), key, self.session, self.kind
+
+
+@dataclass
+class Oracle:
+    """State after the events that were added."""
+
+    settings: Settings
+    histories: dict[str, list[_Kept]] = field(default_factory=lambda: defaultdict(list))
+    parts: dict[tuple[str, str], list[tuple[float, float]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    """(item, neighbour) to the (weight, time in seconds) that were added."""
+    sessions_with: Counter[str] = field(default_factory=Counter)
+    events_of: Counter[str] = field(default_factory=Counter)
+    sessions: int = 0
+    events: int = 0
+    latest: int = 0
+    opportunities: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+    """By distance, times seen (at most 3), ⌈log2 length⌉ (at most 5)."""
+    hits: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+    trend: Counter[tuple[int, int, str]] = field(default_factory=Counter)
+    """By granularity, bucket and item."""
+
+    def learn(self, clicks: Iterable[Click]) -> Oracle:
+        """Add events in log order."""
+        for click in clicks:
+            self._add(click)
+        return self
+
+    def weight(self, item: str, neighbour: str, at: float) -> float:
+        """The pair's decayed weight at a time in seconds."""
+        days = self.settings.fold.half_life_days
+        return sum(
+            weight * math.exp2((time - at) / (86_400 * days))
+            for weight, time in self.parts[item, neighbour]
+        )
+
+    def rows(self, user: str) -> list[tuple[int, int, int, int, str]]:
+        """A user's history as (time, item hash, event key, session tag, type)."""
+        return [kept.row() for kept in self.histories[user]]
+
+    def prior(self, cell: tuple[int, int, int]) -> float:
+        """P that an item in this cell is repeated next."""
+        return (self.hits[cell] + 0.02) / (self.opportunities[cell] + 1)
+
+    def _add(self, click: Click) -> None:
+        history = self.histories[click.user]
+        if click.event_id and any(kept.event_id == click.event_id for kept in history):
+            return
+        weight = self.settings.events.weights[click.kind]
+        before = [kept for kept in history if kept.time <= click.time]
+        after = [kept for kept in history if kept.time > click.time]
+        new = _Kept(
+            click.time,
+            click.item,
+            click.event_id,
+            self._session(click, before, after),
+            click.kind,
+        )
+        earlier = [kept for kept in before if kept.session == new.session]
+        later = [kept for kept in after if kept.session == new.session]
+        session = [*earlier, new, *later]
+        mine = len(earlier)
+        for place in range(max(0, mine - WINDOW), min(len(session), mine + WINDOW + 1)):
+            if place != mine:
+                self._pair(session, min(place, mine), max(place, mine))
+        if earlier and not later and weight > 0:
+            self._predicted([kept.item for kept in earlier], new.item)
+        near = session[max(0, mine - WINDOW) : mine] + session[mine + 1 : mine + 1 + WINDOW]
+        weights = self.settings.events.weights
+        if weight > 0 and not any(k.item == new.item and weights[k.kind] > 0 for k in near):
+            self.sessions_with[new.item] += 1
+        self.sessions += not earlier and not later
+        self.events += 1
+        self.events_of[new.item] += 1
+        self.latest = max(self.latest, new.time // 1000)
+        if weight > 0:
+            for granularity, seconds in enumerate(_BUCKETS):
+                self.trend[granularity, new.time // (1000 * seconds), new.item] += weight  # type: ignore[assignment]
+        self.histories[click.user] = [*before, new, *after][-self.settings.store.history :]
+
+    def _session(self, click: Click, before: list[_Kept], after: list[_Kept]) -> int:
+        pause = self.settings.events.session_pause_minutes * _MINUTE
+        if click.session_id:
+            return session_tag(click.session_id)
+        if before and click.time - before[-1].time < pause:
+            return before[-1].session
+        if after and after[0].time - click.time < pause:
+            return after[0].session
+        return ((click.time * 0x9E3779B97F4A7C15) % 2**64 >> (64 - TAG_BITS)) or 1
+
+    def _pair(self, session: list[_Kept], first: int, second: int) -> None:
+        fold = self.settings.fold
+        weights = self.settings.events.weights
+        a, b = session[first], session[second]
+        if weights[a.kind] == 0 or weights[b.kind] == 0:
+            return
+        h = 1 / (1 + fold.gap_slope * (second - first - 1)) * (second + 1) ** -fold.length_exponent
+        self.parts[a.item, b.item].append((h * weights[b.kind], b.time / 1000))
+        if fold.backward > 0:
+            self.parts[b.item, a.item].append((fold.backward * h * weights[a.kind], b.time / 1000))
+
+    def _predicted(self, earlier: list[str], outcome: str) -> None:
+        for item, distance, times in latest_distinct(earlier, self.settings.rank.session_items):
+            cell = cell_of(distance, times, len(earlier))
+            self.opportunities[cell] += 1
+            self.hits[cell] += item == outcome
+
+
+def latest_distinct(events: Sequence[str], most: int) -> list[tuple[str, int, int]]:
+    """(item, steps from the end, times seen) of the latest distinct items, latest first."""
+    window = list(reversed(events[-WINDOW:]))
+    found: list[tuple[str, int, int]] = []
+    for step, item in enumerate(window, 1):
+        if item not in window[: step - 1] and len(found) < most:
+            found.append((item, step, window.count(item)))
+    return found
+
+
+def cell_of(distance: int, times: int, length: int) -> tuple[int, int, int]:
+    """The cell of the repeat prior."""
+    doublings = 0
+    while 2**doublings < length:
+        doublings += 1
+    return distance, min(times, 3), min(doublings, 5)
+
+
+def rank(
+    settings: Settings,
+    session: Sequence[str],
+    weights: Mapping[str, Mapping[str, float]],
+    sessions_with: Mapping[str, int],
+    sessions: int,
+    prior: Mapping[tuple[int, int, int], float],
+) -> dict[str, float]:
+    """The score of every candidate after a session, by the formula of `serving/rank.py`."""
+    rules = settings.rank
+    own = latest_distinct(session, rules.session_items)
+    scores: dict[str, float] = {item: 0.0 for item, _, _ in own}
+    for item, distance, _ in own:
+        count = sessions_with.get(item, 0)
+        if not count:
+            continue
+        idf = 1 + math.log(max(sessions, count) / count)
+        for neighbour, weight in weights.get(item, {}).items():
+            part = rules.distance_decay ** (distance - 1) * idf**rules.idf_power
+            scores[neighbour] = scores.get(neighbour, 0.0) + part * weight**rules.count_power
+    total = math.fsum(scores.values())
+    if total > 0:
+        scores = {item: score / total for item, score in scores.items()}
+    for item, distance, times in own:
+        scores[item] += prior[cell_of(distance, times, len(session))]
+    return scores
+
+
+def random_log(random: Random, settings: Settings, events: int, users: int = 3) -> list[Click]:
+    """A log with everything that happens: order kept and broken, ties, pauses, duplicates."""
+    kinds = list(settings.events.weights)
+    items = [f"item {n}" for n in range(random.choice([2, 5, 8]))]
+    named = random.choice([0.0, 0.3, 1.0])
+    tidy = random.choice([0.5, 0.9, 0.9, 1.0])
+    steps = [0, 1, 700, 20_000, 29 * _MINUTE, 30 * _MINUTE - 1, 30 * _MINUTE, 31 * _MINUTE]
+    log: list[Click] = []
+    clock: dict[str, int] = defaultdict(lambda: BASE)
+    for offset in range(events):
+        user = f"user {min(random.randrange(users), random.randrange(users))}"
+        step = random.choice(steps[: random.choice([3, len(steps)])])
+        if random.random() < tidy:
+            clock[user] += step
+            time = clock[user]
+        else:
+            time = clock[user] - random.choice([1, *steps]) * random.choice([1, 1, 5])
+        log.append(
+            Click(
+                offset,
+                user,
+                random.choice(items),
+                random.choice(kinds) if random.random() < 0.4 else kinds[0],
+                time,
+                f"event {random.randrange(2 * events)}" if random.random() < 0.5 else "",
+                f"session {random.randrange(3)}" if random.random() < named else "",
+            )
+        )
+        if random.random() > tidy:
+            old = random.choice(log)
+            log[-1] = Click(offset, old.user, old.item, old.kind, old.time, old.event_id)
+    return log
+
+
+def columns_of(clicks: Sequence[Click], settings: Settings) -> EventColumns:
+    """Events as the decoder hands them over."""
+    kinds = list(settings.events.weights)
+    return EventColumns(
+        np.array([c.offset for c in clicks], np.int64),
+        np.array([hash_id(c.user) for c in clicks], np.uint64),
+        np.array([hash_id(c.item) for c in clicks], np.uint64),
+        np.array([c.time for c in clicks], np.int64),
+        np.array([kinds.index(c.kind) for c in clicks], np.uint8),
+        np.array([event_key(c.event_id) if c.event_id else 0 for c in clicks], np.uint64),
+        np.array([session_tag(c.session_id) if c.session_id else 0 for c in clicks], np.uint32),
+    )
+
+
+def record_of(click: Click) -> StoredRecord:
+    """The event as it stands in Kafka."""
+    value = {
+        "user_id": click.user,
+        "item_id": click.item,
+        "type": click.kind,
+        "timestamp": click.time,
+        "event_id": click.event_id,
+        "session_id": click.session_id,
+    }
+    return StoredRecord(click.offset, click.time, click.user.encode(), orjson.dumps(value))
