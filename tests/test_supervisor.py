@@ -90,7 +90,7 @@ async def test_a_child_that_keeps_failing_is_given_up(supervisor: Supervisor) ->
         child.kill()
 
 
-@pytest.mark.parametrize("code", [STUBBORN, SLEEPER])
+@pytest.mark.parametrize("code", [STUBBORN, SLEEPER], ids=["stubborn", "sleeper"])
 async def test_stop_leaves_nothing(supervisor: Supervisor, code: str) -> None:
     child = _start(supervisor, code)
     group = child.pid
@@ -147,7 +147,9 @@ asyncio.run(main(pathlib.Path(sys.argv[1])))
 
 
 @pytest.mark.parametrize(
-    ("signum", "other", "ups"), [(signal.SIGKILL, STUBBORN, 2), (signal.SIGTERM, SLEEPER, 1)]
+    ("signum", "other", "ups"),
+    [(signal.SIGKILL, STUBBORN, 2), (signal.SIGTERM, SLEEPER, 1)],
+    ids=["KILL", "TERM"],
 )
 def test_children_do_not_outlive_their_parent(
     tmp_path: Path, signum: int, other: str, ups: int
