@@ -23,6 +23,8 @@ from streams.columns import F64, I64, U64, Bool
 __all__ = ["Contributions", "Increments", "contributions", "decay_rate", "sum_by_pair"]
 
 _DAY = 86_400.0
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+"""Makes one word of a pair to sort by; pairs that shared one would be summed apart, no worse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Contributions:
 
 @dataclass(frozen=True, slots=True)
 class Increments:
-    """At most one entry for each pair, sorted by source."""
+    """One entry for each pair, in no particular order."""
 
     source: U64
     neighbour: U64
@@ -85,23 +87,17 @@ def sum_by_pair(parts: Contributions, rate: float) -> Increments:
 
     `rate` is that of `decay_rate`.
     """
-    if not len(parts.source):
+    order = np.argsort(parts.source * _MIX + parts.neighbour, kind="stable")
+    source, neighbour = parts.source[order], parts.neighbour[order]
+    changes = (source[1:] != source[:-1]) | (neighbour[1:] != neighbour[:-1])
+    begin = np.flatnonzero(np.concatenate([np.ones(min(1, len(source)), np.bool_), changes]))
+    if not len(begin):
         none = np.zeros(0, np.uint64)
         return Increments(none, none, np.zeros(0, np.float32), np.zeros(0, np.uint32))
-    ids, code = np.unique(np.concatenate([parts.source, parts.neighbour]), return_inverse=True)
-    source, neighbour = np.split(code, 2)
-    pair = source * np.int64(len(ids)) + neighbour
-    order = np.argsort(pair, kind="stable")
-    pair = pair[order]
-    begin = np.flatnonzero(np.concatenate([[True], pair[1:] != pair[:-1]]))
     time = np.ceil(parts.time[order])
     latest = np.maximum.reduceat(time, begin)
-    age = np.repeat(latest, np.diff(np.append(begin, len(pair)))) - parts.time[order]
+    age = np.repeat(latest, np.diff(np.append(begin, len(order)))) - parts.time[order]
     weight = np.add.reduceat(parts.weight[order] * np.exp(-rate * age), begin)
-    pair = pair[begin]
     return Increments(
-        ids[pair // len(ids)],
-        ids[pair % len(ids)],
-        weight.astype(np.float32),
-        latest.astype(np.uint32),
+        source[begin], neighbour[begin], weight.astype(np.float32), latest.astype(np.uint32)
     )

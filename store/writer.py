@@ -258,16 +258,15 @@ class StoreWriter:
     ) -> list[Call]:
         keys = self._keys
         source, entries = _all_entries(deltas)
+        order = np.argsort(source, kind="stable")
+        source, entries = source[order], entries[order]
         shard = keys.shard_of(source)
-        order = np.lexsort((source, shard))
-        source, entries, shard = source[order], entries[order], shard[order]
-        bounds = np.searchsorted(shard, np.arange(keys.shards + 1))
         trend, trend_shard = _pack_trend(deltas.trend), keys.shard_of(deltas.trend.item)
         named = np.array(list(names), np.uint64)
         named_shard = keys.shard_of(named)
         calls: list[Call] = []
         for s in range(keys.shards):
-            mine = slice(bounds[s], bounds[s + 1])
+            mine = shard == s
             item, counts = np.unique(source[mine], return_counts=True)
             new = named[named_shard == s]
             texts = [names[i] for i in new.tolist()]

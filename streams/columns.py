@@ -24,6 +24,7 @@ __all__ = [
     "concatenate",
     "event_key",
     "hash_id",
+    "hash_ids",
     "session_tag",
 ]
 
@@ -44,6 +45,13 @@ def hash_id(text: str) -> int:
     """64-bit id of an item or user; never below RESERVED_IDS."""
     value: int = xxh3_64_intdigest(text.encode())
     return value if value >= RESERVED_IDS else value + RESERVED_IDS
+
+
+def hash_ids(texts: list[str]) -> U64:
+    """`hash_id` of many."""
+    ids = np.array([xxh3_64_intdigest(text.encode()) for text in texts], np.uint64)
+    ids[ids < RESERVED_IDS] += np.uint64(RESERVED_IDS)
+    return ids
 
 
 def event_key(text: str) -> int:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from streams.columns import EventColumns, event_key, hash_id, session_tag
-from streams.event import EventRules, Rejection, time_of
+from streams.columns import EventColumns, event_key, hash_ids, session_tag
+from streams.event import Event, EventRules, Rejection, time_of
 
 __all__ = ["DecodedBatch", "Record", "RejectedRecord", "decode_batch"]
 
@@ -47,44 +47,64 @@ class DecodedBatch:
 
 def decode_batch(records: Sequence[Record], rules: EventRules) -> DecodedBatch:
     """Decode, check and hash the records of one partition. Never raises for what they hold."""
-    rows: list[tuple[int, int, int, int, int, int, int]] = []
-    item_ids: list[str] = []
     rejected: list[RejectedRecord] = []
-    decode, kind_of, check_time = rules.decode, rules.kind_of, rules.check_time
+    events = _all_at_once(records, rules)
+    if events is None:
+        records, events, rejected = _one_by_one(records, rules)
+    columns = EventColumns(
+        offset=np.array([record.offset for record in records], np.int64),
+        user=hash_ids([event.user_id for event in events]),
+        item=hash_ids([event.item_id for event in events]),
+        time=np.array([time_of(event) for event in events], np.int64),
+        kind=np.array([rules.kind_of(event) for event in events], np.uint8),
+        event=np.array(
+            [event_key(event.event_id) if event.event_id else 0 for event in events], np.uint64
+        ),
+        tag=np.array(
+            [session_tag(event.session_id) if event.session_id else 0 for event in events],
+            np.uint32,
+        ),
+    )
+    return DecodedBatch(columns, [event.item_id for event in events], rejected)
+
+
+def _all_at_once(records: Sequence[Record], rules: EventRules) -> list[Event] | None:
+    """The events, if every record is good, as nearly all batches are; else None."""
+    try:
+        events = [rules.decode(record.value) for record in records]
+        for event in events:
+            rules.kind_of(event)
+        times = np.array([time_of(event) for event in events], np.int64)
+    except (Rejection, OverflowError):
+        return None
+    now = np.array([record.timestamp for record in records], np.int64)
+    if (times < 0).any() or (times > now + rules.future_ms).any():
+        return None
+    if [record.key for record in records] != [event.user_id.encode() for event in events]:
+        return None
+    return events
+
+
+def _one_by_one(
+    records: Sequence[Record], rules: EventRules
+) -> tuple[list[Record], list[Event], list[RejectedRecord]]:
+    """Good records with their events, and the bad ones with what is wrong."""
+    good: list[Record] = []
+    events: list[Event] = []
+    rejected: list[RejectedRecord] = []
     for record in records:
         try:
-            event = decode(record.value)
-            kind = kind_of(event)
-            time = time_of(event)
-            check_time(time, record.timestamp)
+            event = rules.decode(record.value)
+            rules.kind_of(event)
+            rules.check_time(time_of(event), record.timestamp)
             if record.key != event.user_id.encode():
                 raise _wrong_key(record.key)
         except Rejection as rejection:
             rejected.append(RejectedRecord(record, rejection))
-            continue
-        rows.append(
-            (
-                record.offset,
-                hash_id(event.user_id),
-                hash_id(event.item_id),
-                time,
-                kind,
-                event_key(event.event_id) if event.event_id else 0,
-                session_tag(event.session_id) if event.session_id else 0,
-            )
-        )
-        item_ids.append(event.item_id)
-    offset, user, item, times, kinds, events, tags = zip(*rows, strict=True) if rows else ((),) * 7
-    columns = EventColumns(
-        np.array(offset, np.int64),
-        np.array(user, np.uint64),
-        np.array(item, np.uint64),
-        np.array(times, np.int64),
-        np.array(kinds, np.uint8),
-        np.array(events, np.uint64),
-        np.array(tags, np.uint32),
-    )
-    return DecodedBatch(columns, item_ids, rejected)
+        else:
+            good.append(record)
+            events.append(event)
+    return good, events, rejected
 
 
 def _wrong_key(key: bytes | None) -> Rejection:

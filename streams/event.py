@@ -61,7 +61,7 @@ class EventRules:
     def __init__(self, settings: EventSettings) -> None:
         self._decoder = msgspec.json.Decoder(Event)
         self._kinds = {name: position for position, name in enumerate(settings.weights)}
-        self._future_ms = int(settings.future_seconds * 1000)
+        self.future_ms = int(settings.future_seconds * 1000)
         self._max_bytes = settings.max_bytes
 
     def decode(self, value: bytes | None) -> Event:
@@ -98,11 +98,11 @@ class EventRules:
         """
         if time < 0:
             raise Rejection("invalid", "timestamp lies before 1970", "timestamp")
-        if time > now + self._future_ms:
+        if time > now + self.future_ms:
             raise Rejection(
                 "in_future",
                 f"timestamp lies {(time - now) / 1000:.0f} s in the future, "
-                f"{self._future_ms / 1000:.0f} s are allowed",
+                f"{self.future_ms / 1000:.0f} s are allowed",
                 "timestamp",
             )
 
