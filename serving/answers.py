@@ -1,0 +1,161 @@
+"""Recommendation answers as bytes, with titles; and what is answered while the store is down.
+
+    {"recommendation_id": …, "items": [{"item_id", "title"?, "score"}, …], "degraded": false}
+
+What an item looks like is kept as a ready piece of JSON for `_SHOWN_SECONDS`, so that a busy server
+reads and encodes the text of a popular item a few times a second at most.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import numpy as np
+import orjson
+
+from processors.popularity import WINDOWS
+from serving import metrics
+from serving.outage import Outage, StoreDown
+from serving.recommend import Choice, Recommender, Scored
+from store.reader import ItemText, StoreReader
+from streams.columns import U64
+
+__all__ = ["MOST", "Answers", "title_of"]
+
+MOST = 100
+"""Items in one answer, at most."""
+
+_SHOWN_SECONDS = 1.0
+_KEPT_TEXTS = 200_000
+_ANYONE = "anyone"
+Find = Callable[[], Awaitable[Scored]]
+Pieces = dict[int, bytes]
+
+
+class _Title(msgspec.Struct):
+    title: str = ""
+
+
+_title_decoder = msgspec.json.Decoder(_Title)
+
+
+def title_of(text: ItemText) -> str:
+    """The title in an item's catalogue entry, empty where there is none."""
+    return _title_decoder.decode(text.catalogue).title if text.catalogue else ""
+
+
+class Answers:
+    """Encodes what a recommender finds; keeps the last good trending for when it finds nothing."""
+
+    def __init__(self, reader: StoreReader, recommender: Recommender, outage: Outage) -> None:
+        self._reader = reader
+        self._recommender = recommender
+        self._outage = outage
+        self._shown: dict[int, tuple[float, bytes]] = {}
+        self._last_good: dict[str, tuple[Scored, Pieces]] = {}
+        # Unique across processes and restarts without asking anyone.
+        self._prefix = secrets.token_hex(5)
+        self._numbers = itertools.count()
+
+    async def recommend(self, choice: Choice) -> bytes:
+        """For a user or a session. Raises StoreDown when there is nothing to fall back to."""
+        return await self._answer(
+            lambda: self._recommender.recommend(choice), choice.n, _ANYONE, choice.exclude
+        )
+
+    async def similar(self, item: int, n: int) -> bytes:
+        """For an item (a hash). Raises StoreDown as `recommend` does."""
+        own = np.array([item], np.uint64)
+        return await self._answer(lambda: self._recommender.similar(item, n), n, _ANYONE, own)
+
+    async def trending(self, window: str, n: int) -> bytes:
+        """For a window of `processors.popularity.WINDOWS`. Raises StoreDown as `recommend` does."""
+        return await self._answer(lambda: self._trending(window, n), n, window, None)
+
+    async def remember(self) -> None:
+        """Read what everybody is shown while the store is down. Raises StoreDown."""
+
+        async def read() -> None:
+            found = await self._recommender.recommend(Choice(MOST))
+            if len(found.item):
+                self._last_good[_ANYONE] = found, await self._pieces(found.item)
+
+        await self._outage.ask(read)
+
+    async def _trending(self, window: str, n: int) -> Scored:
+        found = await self._recommender.trending(window, MOST)
+        self._last_good[window] = found, await self._pieces(found.item)
+        return Scored(found.item[:n], found.score[:n])
+
+    async def _answer(self, find: Find, n: int, kept: str, left_out: U64 | None) -> bytes:
+        try:
+            found, pieces = await self._outage.ask(self._read, find)
+        except StoreDown as down:
+            found, pieces = self._kept(kept, n, left_out, down)
+            metrics.DEGRADED.labels(down.cause).inc()
+            return self._encode(found, pieces, b"true")
+        return self._encode(found, pieces, b"false")
+
+    async def _read(self, find: Find) -> tuple[Scored, Pieces]:
+        found = await find()
+        return found, await self._pieces(found.item)
+
+    def _kept(
+        self, kept: str, n: int, left_out: U64 | None, down: StoreDown
+    ) -> tuple[Scored, Pieces]:
+        order = (kept, _ANYONE, *WINDOWS)
+        good = next((self._last_good[k] for k in order if k in self._last_good), None)
+        if good is None:
+            raise down
+        found, pieces = good
+        if left_out is not None:
+            keep = ~np.isin(found.item, left_out)
+            found = Scored(found.item[keep], found.score[keep])
+        return Scored(found.item[:n], found.score[:n]), pieces
+
+    async def _pieces(self, items: U64) -> Pieces:
+        """JSON of each item up to its score; items without a name are left out."""
+        now = time.monotonic()
+        shown = self._shown
+        pieces: Pieces = {}
+        missing: list[int] = []
+        for item in items.tolist():
+            known = shown.get(item)
+            if known is not None and known[0] > now:
+                pieces[item] = known[1]
+            else:
+                missing.append(item)
+        if missing:
+            if len(shown) > _KEPT_TEXTS:
+                shown.clear()
+            texts = await self._reader.texts(np.array(missing, np.uint64))
+            for item, text in zip(missing, texts, strict=True):
+                if text.item_id:
+                    pieces[item] = piece = _piece(text)
+                    shown[item] = now + _SHOWN_SECONDS, piece
+        return pieces
+
+    def _encode(self, found: Scored, pieces: Pieces, degraded: bytes) -> bytes:
+        items = b",".join(
+            [
+                b"%b%.6g}" % (pieces[item], score)
+                for item, score in zip(found.item.tolist(), found.score.tolist(), strict=True)
+                if item in pieces
+            ]
+        )
+        return b'{"recommendation_id":"%b%x","items":[%b],"degraded":%b}' % (
+            self._prefix.encode(),
+            next(self._numbers),
+            items,
+            degraded,
+        )
+
+
+def _piece(text: ItemText) -> bytes:
+    title = title_of(text)
+    shown = {"item_id": text.item_id, "title": title} if title else {"item_id": text.item_id}
+    return orjson.dumps(shown)[:-1] + b',"score":'

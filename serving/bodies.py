@@ -1,0 +1,145 @@
+"""Request bodies and how they are decoded. Whatever breaks a rule names its field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Generic, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from config.errors import BadInput
+from serving.answers import MOST
+
+__all__ = [
+    "MOST_EVENTS",
+    "BatchBody",
+    "Decoder",
+    "Id",
+    "ItemBody",
+    "RecommendBody",
+    "chosen",
+    "parameters",
+    "path_id",
+    "query_n",
+]
+
+MOST_EVENTS = 1000
+"""Events of one request, at most."""
+DEFAULT_N = 20
+
+Id = Annotated[str, Meta(min_length=1, max_length=128)]
+Ids = Annotated[list[Id], Meta(max_length=1000)]
+_PLANNED = {"filter", "boost", "diversity", "explain", "scenario"}
+_ESCAPES = re.compile(r"%(?![0-9a-fA-F]{2})")
+_T = TypeVar("_T")
+
+
+class RecommendBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /v1/recommendations."""
+
+    user_id: Id | None = None
+    session: Ids | None = None
+    n: Annotated[int, Meta(ge=1, le=MOST)] = DEFAULT_N
+    exclude: Ids | None = None
+    exclude_seen: bool = False
+
+
+class ItemBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """PUT /v1/items/{item_id}."""
+
+    item_id: Id | None = None
+    title: Annotated[str, Meta(max_length=512)] = ""
+    attributes: dict[str, str | float | bool | list[str] | None] = {}
+
+
+BatchBody = Annotated[list[RecommendBody], Meta(min_length=1, max_length=100)]
+"""POST /v1/recommendations/batch."""
+
+
+class Decoder(Generic[_T]):
+    """A JSON decoder that raises BadInput."""
+
+    def __init__(self, kind: Any) -> None:
+        """`kind` is the type, or the annotated type, of what is read."""
+        self._decoder: msgspec.json.Decoder[_T] = msgspec.json.Decoder(kind)
+
+    def read(self, body: bytes) -> _T:
+        """The body's value. Raises BadInput with the field that breaks a rule."""
+        try:
+            return self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise _bad(str(error)) from None
+        except RecursionError:
+            raise BadInput("the body is nested too deeply", "body") from None
+        except UnicodeDecodeError:
+            raise BadInput("the body is not UTF-8", "body") from None
+        except msgspec.DecodeError as error:
+            raise BadInput(f"the body is not JSON: {error}", "body") from None
+
+
+def _bad(message: str) -> BadInput:
+    """`Expected `int` >= 1 - at `$[3].n`` as a message and the field `[3].n`."""
+    text, _, path = message.partition(" - at `")
+    field = path.rstrip("`").removeprefix("$").lstrip(".")
+    named = re.search(r"field `([^`]*)`", text)
+    if named:
+        field = f"{field}.{named[1]}" if field else named[1]
+        if named[1] in _PLANNED:
+            text = f"`{named[1]}` is not supported by this server; leave it out"
+    return BadInput(text, field or "body")
+
+
+def path_id(request: web.Request, name: str) -> str:
+    """The id in `/v1/<kind>/<id>…`, percent-decoded. Raises BadInput named `name`."""
+    raw = request.rel_url.raw_path.split("/")[3]
+    if _ESCAPES.search(raw):
+        raise BadInput(f"{name}: a % in the path must be written %25", name)
+    try:
+        value = unquote_to_bytes(raw.encode()).decode() if "%" in raw else raw
+        value.encode()
+    except UnicodeError:
+        raise BadInput(f"{name}: the path is not UTF-8", name) from None
+    if not 1 <= len(value) <= 128:
+        raise BadInput(f"{name} has {len(value)} characters; 1 to 128 are allowed", name)
+    return value
+
+
+def query_n(request: web.Request) -> int:
+    """The parameter `n` of a request that has no other. Raises BadInput."""
+    text = request.rel_url.raw_query_string
+    if not text:
+        return DEFAULT_N
+    if text.startswith("n=") and len(text) < 6 and text[2:].isascii() and text[2:].isdigit():
+        return _in_range(int(text[2:]), text[2:])
+    return chosen(parameters(request, {"n"}))
+
+
+def parameters(request: web.Request, allowed: set[str]) -> Mapping[str, str]:
+    """The query's parameters. Raises BadInput for one that is not allowed or stands twice."""
+    query = request.query
+    for name in query:
+        if name not in allowed:
+            raise BadInput(f"unknown parameter {name[:40]!r}", name[:40])
+        if len(query.getall(name)) > 1:
+            raise BadInput(f"{name} is given more than once", name)
+    return query
+
+
+def chosen(query: Mapping[str, str]) -> int:
+    """`n` of a query's parameters. Raises BadInput."""
+    text = query.get("n")
+    if text is None:
+        return DEFAULT_N
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+        raise BadInput(f"n must be a whole number from 1 to {MOST}, not {text[:40]!r}", "n")
+    return _in_range(int(text), text)
+
+
+def _in_range(n: int, text: str) -> int:
+    if not 1 <= n <= MOST:
+        raise BadInput(f"n must be from 1 to {MOST}, not {text}", "n")
+    return n

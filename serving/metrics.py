@@ -1,0 +1,82 @@
+"""What the server measures for Prometheus, and the text of /metrics.
+
+With PROMETHEUS_MULTIPROC_DIR set, the numbers of all processes that share it, workers included, are
+added up. The hit rate is derived here from the workers' counters.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from processors import metrics as worker_metrics
+
+__all__ = ["DEGRADED", "WORKERS", "collect", "exposition", "observe"]
+
+WORKERS = worker_metrics
+"""Imported so that the workers' metrics are named, at 0, before the first worker runs."""
+
+DEGRADED = Counter(
+    "headwater_degraded_total", "Answers from the last good trending instead of fresh.", ["cause"]
+)
+_SECONDS = Histogram(
+    "headwater_request_seconds",
+    "Time to answer a request.",
+    ["route", "code"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+)
+_children: dict[tuple[str, int], Histogram] = {}
+
+
+def observe(route: str, code: int, seconds: float) -> None:
+    """Count one request."""
+    child = _children.get((route, code))
+    if child is None:
+        child = _children[route, code] = _SECONDS.labels(route, str(code))
+    child.observe(seconds)
+
+
+def _registry() -> CollectorRegistry:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def collect() -> Iterable[Metric]:
+    """All metrics as they stand now, in every process."""
+    return _registry().collect()
+
+
+class _HitRate:
+    """Adds the derived gauge to whatever the processes counted."""
+
+    def __init__(self, hit_rate: float | None) -> None:
+        self._hit_rate = hit_rate
+
+    def collect(self) -> Iterator[Metric]:
+        yield from collect()
+        yield GaugeMetricFamily(
+            "headwater_hit_rate",
+            "Share of recent predictions whose item was among the 20 recommended.",
+            math.nan if self._hit_rate is None else self._hit_rate,
+        )
+
+
+def exposition(hit_rate: Callable[[], float | None]) -> bytes:
+    """The text that Prometheus scrapes."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_HitRate(hit_rate()))
+    return generate_latest(registry)

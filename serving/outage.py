@@ -1,0 +1,88 @@
+"""Whether the store answers, so that a store that is down costs each request next to nothing.
+
+The first read that fails marks the store as down; from then on reads are refused at once, and one
+probe pings until the store answers again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from config.errors import StoreError
+
+__all__ = ["Outage", "StoreDown"]
+
+log = structlog.get_logger("headwater.http")
+
+_PROBE_SECONDS = 0.2
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class StoreDown(StoreError):
+    """The store does not answer; `cause` is a short fixed word, for metrics."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__("the store does not answer; try again in a second")
+        self.cause = cause
+
+
+class Outage:
+    """Guards reads of one process. `ping` raises while the store is down."""
+
+    def __init__(self, ping: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """`seconds` is the longest wait for one read."""
+        self._ping = ping
+        self._seconds = seconds
+        self._cause: str | None = None
+        self._probe: asyncio.Task[None] | None = None
+
+    async def ask(
+        self, read: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """`read(*args)`. Raises StoreDown where the store fails, or is known to be down."""
+        if self._cause is not None:
+            raise StoreDown(self._cause)
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await read(*args, **kwargs)
+        except (RedisError, TimeoutError) as error:
+            self._mark(error)
+            raise StoreDown(_cause_of(error)) from error
+
+    def close(self) -> None:
+        """End the probe."""
+        if self._probe is not None:
+            self._probe.cancel()
+
+    def _mark(self, error: Exception) -> None:
+        if self._cause is None:
+            self._cause = _cause_of(error)
+            log.warning("the store does not answer", cause=self._cause, error=str(error))
+            self._probe = asyncio.create_task(self._until_back())
+
+    async def _until_back(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await self._ping()
+            except (RedisError, TimeoutError) as error:
+                self._cause = _cause_of(error)
+                await asyncio.sleep(_PROBE_SECONDS)
+            else:
+                break
+        self._cause = None
+        log.info("the store answers again")
+
+
+def _cause_of(error: Exception) -> str:
+    if isinstance(error, RedisTimeoutError | TimeoutError):
+        return "store_timeout"
+    return "store_unreachable" if isinstance(error, RedisConnectionError) else "store_error"

@@ -1,0 +1,55 @@
+"""Records to Kafka from request handlers: with a deadline, and never blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from config.errors import StreamError
+from streams.producer import Headers, RecordProducer
+
+__all__ = ["Publisher"]
+
+_SECONDS = 3.0
+_MOST_WAITING = 20_000
+
+
+class Publisher:
+    """Sends through a producer whose queue must be longer than what may wait here."""
+
+    def __init__(self, producer: RecordProducer) -> None:
+        self._producer = producer
+        self._waiting = 0
+        self._tasks: set[asyncio.Task[list[str | None]]] = set()
+
+    async def send(
+        self, records: Sequence[tuple[str, bytes | None, bytes | None, Headers | None]]
+    ) -> None:
+        """Return once the broker has all of (topic, key, value, headers).
+
+        Raises StreamError when it has not within three seconds; it may still get them later.
+        """
+        # A full queue would make the producer block, and with it every request of this process.
+        if self._waiting + len(records) > _MOST_WAITING:
+            raise StreamError("Kafka does not keep up and too much waits for it; try again later")
+        self._waiting += len(records)
+        task = asyncio.create_task(self._producer.publish_all(records))
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._done(done, len(records)))
+        try:
+            async with asyncio.timeout(_SECONDS):
+                outcomes = await asyncio.shield(task)
+        except TimeoutError:
+            raise StreamError(
+                f"Kafka did not confirm within {_SECONDS:.0f} s; it may still do. Try again: an "
+                "event with an event_id counts once however often it is sent"
+            ) from None
+        failed = [outcome for outcome in outcomes if outcome is not None]
+        if failed:
+            raise StreamError(f"Kafka refused {len(failed)} of {len(records)}: {failed[0]}")
+
+    def _done(self, task: asyncio.Task[list[str | None]], count: int) -> None:
+        self._tasks.discard(task)
+        self._waiting -= count
+        if not task.cancelled():
+            task.exception()  # whoever waited has been told

@@ -1,0 +1,193 @@
+"""What the console shows, from the metrics of all processes: computed once a second.
+
+Rates and quantiles are differences between samples of the last seconds, of which a bounded number
+is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from prometheus_client.core import Metric
+
+from serving import metrics
+
+__all__ = ["Sample", "Status", "quantile", "sample_of"]
+
+log = structlog.get_logger("headwater.status")
+
+_HISTORY = 300
+_SPARK = 60
+_RATE_SECONDS = 5
+_FRESH_SECONDS = 30
+
+_COUNTERS = {
+    "headwater_events_applied_total": "applied",
+    "headwater_predictions_total": "predictions",
+    "headwater_prediction_hits_total": "hits",
+}
+_PASSED = {
+    "headwater_events_applied_total",
+    "headwater_events_duplicate_total",
+    "headwater_events_rejected_total",
+}
+"""Counters that together say how many records the workers have passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The metrics at one moment."""
+
+    at: float
+    """time.monotonic()."""
+    applied: float = 0
+    predictions: float = 0
+    hits: float = 0
+    passed: float = 0
+    lag: float | None = None
+    """Records behind the log's end; None where no worker tells."""
+    visible: tuple[tuple[float, float], ...] = ()
+    """(upper bound in seconds, events up to it), rising."""
+
+
+def sample_of(collected: Iterable[Metric], at: float) -> Sample:
+    """What matters here of all metrics."""
+    values = {"applied": 0.0, "predictions": 0.0, "hits": 0.0, "passed": 0.0}
+    lag: float | None = None
+    visible: dict[float, float] = {}
+    for metric in collected:
+        for sample in metric.samples:
+            if sample.name in _COUNTERS:
+                values[_COUNTERS[sample.name]] += sample.value
+            if sample.name in _PASSED:
+                values["passed"] += sample.value
+            elif sample.name == "headwater_consumer_lag_records":
+                lag = (lag or 0) + sample.value
+            elif sample.name == "headwater_event_visible_seconds_bucket":
+                bound = float(sample.labels["le"])
+                visible[bound] = visible.get(bound, 0) + sample.value
+    return Sample(at, **values, lag=lag, visible=tuple(sorted(visible.items())))
+
+
+def quantile(buckets: Sequence[tuple[float, float]], share: float) -> float | None:
+    """Interpolated quantile of (upper bound, count up to it); None where nothing was counted.
+
+    What lies beyond the last finite bound is told as that bound.
+    """
+    total = buckets[-1][1] if buckets else 0
+    if total <= 0:
+        return None
+    wanted = share * total
+    lower, before = 0.0, 0.0
+    for bound, count in buckets:
+        if count >= wanted and count > before:
+            if bound == float("inf"):
+                return lower
+            return lower + (bound - lower) * (wanted - before) / (count - before)
+        lower, before = (bound if bound != float("inf") else lower), count
+    return lower
+
+
+class Status:
+    """Samples once a second; everybody who watches gets the same answer."""
+
+    def __init__(self) -> None:
+        self._samples: deque[Sample] = deque(maxlen=_HISTORY)
+        self._latest: dict[str, Any] = {}
+        self._changed = asyncio.Condition()
+
+    async def run(self) -> None:
+        """Sample once a second, forever."""
+        while True:
+            try:
+                # In a thread: the files of many processes take longer than a request may wait.
+                self.add(await asyncio.to_thread(_read))
+            except Exception:  # a file that a dying process left half written
+                log.warning("metrics cannot be read", exc_info=True)
+            async with self._changed:
+                self._changed.notify_all()
+            await asyncio.sleep(1)
+
+    async def next(self) -> dict[str, Any]:
+        """The next second's numbers."""
+        async with self._changed:
+            await self._changed.wait()
+        return self._latest
+
+    @property
+    def latest(self) -> dict[str, Any]:
+        """The last second's numbers; empty before the first."""
+        return self._latest
+
+    def hit_rate(self) -> float | None:
+        """Hits among the predictions of the last five minutes, or of all before them."""
+        if not self._samples:
+            return None
+        first, last = self._samples[0], self._samples[-1]
+        if last.predictions > first.predictions:
+            return (last.hits - first.hits) / (last.predictions - first.predictions)
+        return last.hits / last.predictions if last.predictions else None
+
+    def lag_seconds(self) -> float | None:
+        """How old the log's end was when it stood where the workers are now.
+
+        None where no worker tells. At most the seconds that are remembered: further back is given
+        as the oldest sample's age.
+        """
+        if not self._samples or self._samples[-1].lag is None:
+            return None
+        now = self._samples[-1]
+        for sample in reversed(self._samples):
+            if sample.lag is not None and sample.passed + sample.lag <= now.passed:
+                return now.at - sample.at
+        return now.at - self._samples[0].at
+
+    def add(self, sample: Sample) -> None:
+        """Take one sample in and compute what is shown."""
+        self._samples.append(sample)
+        fresh = self._delta_visible(_FRESH_SECONDS)
+        p50, p99 = quantile(fresh, 0.5), quantile(fresh, 0.99)
+        rate = self._since(_RATE_SECONDS)
+        seconds = sample.at - rate.at
+        self._latest = {
+            "events_per_second": max(0.0, sample.applied - rate.applied) / seconds
+            if seconds > 0
+            else 0.0,
+            "events": sample.applied,
+            "visible_p50_ms": None if p50 is None else p50 * 1000,
+            "visible_p99_ms": None if p99 is None else p99 * 1000,
+            "lag_records": sample.lag,
+            "lag_seconds": self.lag_seconds(),
+            "hit_rate": self.hit_rate(),
+            "history": self._spark(),
+        }
+
+    def _since(self, seconds: float) -> Sample:
+        """The newest sample at least that old, else the oldest."""
+        limit = self._samples[-1].at - seconds
+        for sample in reversed(self._samples):
+            if sample.at <= limit:
+                return sample
+        return self._samples[0]
+
+    def _delta_visible(self, seconds: float) -> list[tuple[float, float]]:
+        before = dict(self._since(seconds).visible)
+        return [(bound, count - before.get(bound, 0)) for bound, count in self._samples[-1].visible]
+
+    def _spark(self) -> list[float]:
+        last = list(self._samples)[-_SPARK - 1 :]
+        return [
+            round(max(0.0, b.applied - a.applied) / max(b.at - a.at, 0.1), 1)
+            for a, b in itertools.pairwise(last)
+        ]
+
+
+def _read() -> Sample:
+    return sample_of(metrics.collect(), time.monotonic())
