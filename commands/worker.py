@@ -21,7 +21,10 @@ def worker() -> None:
     # Faust is chatty at info; what matters of it is said by our own transport.
     for chatty in ("faust", "mode", "aiokafka"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    app = make_app(load_settings())
+    settings = load_settings()
+    # Faust wants a folder, though nothing of ours is kept there.
+    settings.services.data_dir.mkdir(parents=True, exist_ok=True)
+    app = make_app(settings)
     faust.Worker(
         app, loop=loop, override_logging=False, quiet=True, redirect_stdouts=False
     ).execute_from_commandline()

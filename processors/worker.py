@@ -48,6 +48,7 @@ def make_app(settings: Settings) -> faust.App:
         broker=broker,
         store="memory://",
         web_enabled=False,
+        datadir=str(settings.services.data_dir / "faust"),
         topic_allow_declare=False,
         topic_disable_leader=True,
         consumer_auto_offset_reset="earliest",
