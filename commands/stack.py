@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -30,6 +31,8 @@ from streams.topics import ensure_topics
 __all__ = ["Stack", "child_environment"]
 
 READY_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
 
 
 class Stack:
@@ -110,13 +113,14 @@ class Stack:
 
     def _start_child(self, name: str, *arguments: str) -> Child:
         env = child_environment(self.settings)
+        _log.info("starting workers and server; logs are in %s", self._metrics.with_name("logs"))
         env["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
         return self._supervisor.start(name, [sys.executable, "-m", "commands", *arguments], env)
 
     async def _start(self) -> None:
         if self._own_services:
             await _in_thread(self.services.start, self.services.cancel)
-        bound = self.services.bound() if self._own_services else self.settings
+        bound = self.services.bind(self.settings)
         port = _usable_port(bound.http.host, bound.http.port)
         self.settings = bound.model_copy(
             update={"http": bound.http.model_copy(update={"port": port})}

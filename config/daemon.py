@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 import signal
@@ -61,6 +62,9 @@ def tail(path: Path, lines: int = 15) -> str:
         text = file.read().decode(errors="replace").splitlines()[-lines:]
         return "\n".join(f"  {line}" for line in text)
     return ""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Daemon(ABC):
@@ -153,6 +157,7 @@ class Daemon(ABC):
     def _locked(self) -> Iterator[int]:
         """Lock the data directory; the server inherits the lock and so holds it while it runs."""
         path = self.folder.parent / f"{self.name}.lock"
+        waits = False
         limit = time.monotonic() + self.stop_seconds
         with path.open("w") as file:
             while True:
@@ -165,6 +170,9 @@ class Daemon(ABC):
                             f"another {self.name} uses {self.folder}: stop it, or set "
                             "HEADWATER_SERVICES__DATA_DIR to another folder"
                         ) from None
+                    if not waits:
+                        waits = True
+                        _log.info("waiting for another %s to leave %s", self.name, self.folder)
             yield file.fileno()
 
     def _choose_ports(self) -> None:

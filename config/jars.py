@@ -136,7 +136,7 @@ def _fetch(folder: Path, jars: dict[str, Any], repository: str, cancelled: threa
     folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".fetch-", dir=folder.parent))
     context = MavenContext(
-        repo_cache=scratch, local_repos=[], remote_repos={"central": repository}, timeout=30
+        repo_cache=scratch, local_repos=[], remote_repos={"central": repository}, timeout=15
     )
 
     def fetch(name: str) -> None:

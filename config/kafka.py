@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 controlled.shutdown.max.retries=1
+# The catalogue is the one topic that is compacted, and it is small.
+log.cleaner.dedupe.buffer.size=16777216
 # After a crash the controller first waits out the session of the broker that is gone.
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
@@ -115,12 +118,11 @@ class KafkaServer(Daemon):
             )
 
     def _answers(self) -> bool:
-        client = AdminClient(
-            {"bootstrap.servers": self.bootstrap, "log_level": 0, "socket.timeout.ms": 1000}
-        )
-        try:
-            return bool(client.list_topics(timeout=0.5).brokers)
-        except KafkaException:
+        try:  # a refused connection is known at once, to the client only after its timeout
+            socket.create_connection((HOST, self.ports["broker"]), timeout=0.5).close()
+            client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+            return bool(client.list_topics(timeout=1).brokers)
+        except (OSError, KafkaException):
             return False
 
 

@@ -7,6 +7,7 @@ Next: `kafka.py` and `redis_server.py`; `daemon.py` below them.
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -19,6 +20,8 @@ from config.redis_server import RedisServer
 from config.settings import Settings
 
 __all__ = ["Services"]
+
+_log = logging.getLogger(__name__)
 
 
 class Services:
@@ -50,11 +53,11 @@ class Services:
         """redis:// address of the Redis in use."""
         return self.redis.url if self.redis else self._settings.redis.url or ""
 
-    def bound(self) -> Settings:
-        """The settings with the addresses of the services in use filled in."""
-        kafka = self._settings.kafka.model_copy(update={"bootstrap": self.kafka_bootstrap})
-        redis = self._settings.redis.model_copy(update={"url": self.redis_url})
-        return self._settings.model_copy(update={"kafka": kafka, "redis": redis})
+    def bind(self, settings: Settings) -> Settings:
+        """`settings` with the addresses of these services filled in."""
+        kafka = settings.kafka.model_copy(update={"bootstrap": self.kafka_bootstrap})
+        redis = settings.redis.model_copy(update={"url": self.redis_url})
+        return settings.model_copy(update={"kafka": kafka, "redis": redis})
 
     def start(self) -> None:
         """Start what is not given, both at once; returns when both answer.
@@ -64,6 +67,7 @@ class Services:
         own = self._own()
         if not own:
             return
+        _log.info("starting %s", " and ".join(one.name for one in own))
         try:
             with ThreadPoolExecutor(len(own)) as pool:
                 for future in [pool.submit(self._start_one, one) for one in own]:

@@ -73,7 +73,6 @@ def settings(services: Services, tmp_path: Path) -> Iterator[Settings]:
     own = secrets.token_hex(6)
     found = load_settings(
         kafka={
-            "bootstrap": services.kafka_bootstrap,
             "events_topic": f"events-{own}",
             "items_topic": f"items-{own}",
             "dead_topic": f"events-{own}.dead",
@@ -81,11 +80,11 @@ def settings(services: Services, tmp_path: Path) -> Iterator[Settings]:
             "group": f"headwater-{own}",
             "partitions": 4,
         },
-        redis={"url": services.redis_url},
         store={"namespace": f"t{own}"},
         http={"port": 0},
         services={"data_dir": tmp_path / "home"},
     )
+    found = services.bind(found)
     ensure_topics(found)
     yield found
     kafka = found.kafka

@@ -138,7 +138,7 @@ def test_given_services_are_used(tmp_path: Path) -> None:
         assert services.redis is None
         assert services.kafka_bootstrap == "kafka.example:9092"
         assert services.redis_url == "redis://redis.example:6379/3"
-        assert services.bound() == settings
+        assert services.bind(settings) == settings
     assert not (tmp_path / "never made").exists()
 
 
