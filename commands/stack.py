@@ -113,7 +113,6 @@ class Stack:
 
     def _start_child(self, name: str, *arguments: str) -> Child:
         env = child_environment(self.settings)
-        _log.info("starting workers and server; logs are in %s", self._metrics.with_name("logs"))
         env["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
         return self._supervisor.start(name, [sys.executable, "-m", "commands", *arguments], env)
 
@@ -128,6 +127,7 @@ class Stack:
         await _in_thread(lambda: ensure_topics(self.settings), lambda: None)
         shutil.rmtree(self._metrics, ignore_errors=True)
         self._metrics.mkdir(parents=True)
+        _log.info("starting workers and server; logs are in %s", self._metrics.with_name("logs"))
         self.start_workers(self._workers)
         if self._processes:
             self.server = self._start_child("server", "serve", "--processes", str(self._processes))
