@@ -1,0 +1,240 @@
+"""`headwater demo`: everything on this machine, and a stream of what people really did.
+
+The deployment lives in a folder of its own that is removed at the end, so every demo begins with
+nothing known. `movielens.py` has the data; `--data` takes a file instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from commands.csv_events import EventFile, read_items
+from commands.feed import Rate, in_background, progress_bar, send_events, send_items
+from commands.movielens import fetch_movielens
+from commands.process import Json, run_until_signalled, say
+from commands.stack import Stack
+from commands.up import announce
+from config.errors import ServiceError, SettingsError
+from config.settings import EventSettings, Settings, load_settings
+from processors.catalogue import CatalogueItem
+from store.connect import connect
+from store.reader import StoreReader
+from streams.event import Event, Rejection, time_of
+
+__all__ = ["DemoData", "demo", "from_file"]
+
+DEFAULT_RATE = 2000.0
+_USERS = 3
+_SHOWN = 5
+_POLL_SECONDS = 0.1
+_STALLED_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoData:
+    """What the demo streams."""
+
+    name: str
+    total: int
+    """Number of events."""
+    latest: int
+    """Time of the latest event, ms since 1970."""
+    events: Callable[[], Iterator[Event]]
+    """All events with the times that they had."""
+    items: list[CatalogueItem]
+
+
+def demo(*, data: Path | None = None, rate: Rate = DEFAULT_RATE, json: Json = False) -> None:
+    """Start everything here and stream real events through it; stop it all on a signal.
+
+    Parameters
+    ----------
+    data
+        CSV of events to stream instead of MovieLens-100K, in the form that `headwater feed` takes;
+        titles come from the items.csv or items.csv.gz beside it.
+    rate
+        Events a second.
+    """
+    settings = load_settings()
+    given = from_file(data, settings.events) if data is not None else None
+    home = settings.services.data_dir.expanduser().absolute()
+
+    async def work() -> None:
+        chosen = given or await _movielens(settings)
+        with _scratch(home) as folder:
+            services = settings.services.model_copy(update={"data_dir": folder})
+            own = settings.model_copy(update={"services": services})
+            async with Stack(own) as stack:
+                streaming = asyncio.create_task(_stream(stack, chosen, rate or DEFAULT_RATE, json))
+                failed = asyncio.create_task(stack.failed())
+                try:
+                    await asyncio.wait({streaming, failed}, return_when=asyncio.FIRST_COMPLETED)
+                    if streaming.done():
+                        await streaming
+                    await failed  # the console stays up until a signal comes
+                finally:
+                    streaming.cancel()
+                    failed.cancel()
+                    await asyncio.gather(streaming, failed, return_exceptions=True)
+
+    run_until_signalled(work)
+
+
+def from_file(path: Path, settings: EventSettings) -> DemoData:
+    """The demo of a CSV file, with the catalogue beside it where there is one.
+
+    Raises SettingsError where the file is missing, lacks a column or holds no event.
+    """
+    file = EventFile(path, settings)
+    total, latest = file.latest()
+    if not total:
+        raise SettingsError(f"{path} has no event that could be sent")
+    beside = (path.with_name("items.csv"), path.with_name("items.csv.gz"))
+    catalogue = next((one for one in beside if one.is_file() and one != path), None)
+    items = [
+        item
+        for item in (read_items(catalogue) if catalogue is not None else ())
+        if isinstance(item, CatalogueItem)
+    ]
+
+    def events() -> Iterator[Event]:
+        return (row.event for row in file.rows() if not isinstance(row.event, Rejection))
+
+    return DemoData(path.name, total, latest, events, items)
+
+
+async def _movielens(settings: Settings) -> DemoData:
+    known = settings.events.weights
+    if "view" not in known or "like" not in known:
+        raise SettingsError(
+            "the demo needs the event types view and like in setting events.weights"
+        )
+    found = await fetch_movielens(settings.services.cache_dir)
+    latest = max(time_of(event) for event in found.events)
+    return DemoData(
+        "MovieLens-100K", len(found.events), latest, lambda: iter(found.events), found.items
+    )
+
+
+async def _stream(stack: Stack, data: DemoData, rate: float, json: bool) -> None:
+    """Send everything, announce once answers can be had, and show some at the end."""
+    settings = stack.settings
+    shift = int(time.time() * 1000) - data.latest
+    latest_users: deque[str] = deque(maxlen=1000)
+    say(f"streaming {data.name}: {data.total:,} events, {rate:,.0f} a second")
+    with progress_bar() as bar:
+        task = bar.add_task(data.name, total=data.total, note="")
+
+        def events() -> Iterator[Event]:
+            for event in data.events():
+                latest_users.append(event.user_id)
+                yield msgspec.structs.replace(event, timestamp=time_of(event) + shift)
+
+        def send(stop: threading.Event) -> int:
+            send_items(settings, data.items)
+            return send_events(
+                settings,
+                events(),
+                rate=rate,
+                on_sent=lambda count: bar.update(task, completed=count, note=f"{count:,} events"),
+                stop=stop,
+            )
+
+        timeout = aiohttp.ClientTimeout(total=10)
+        async with aiohttp.ClientSession(stack.http_url, timeout=timeout) as http:
+            sending = asyncio.create_task(in_background(send))
+            announcing = asyncio.create_task(_announce(stack, http, json))
+            try:
+                await asyncio.gather(sending, announcing)
+            finally:
+                sending.cancel()
+                announcing.cancel()
+                await asyncio.gather(sending, announcing, return_exceptions=True)
+            await _until_counted(settings, sending.result())
+    async with aiohttp.ClientSession(stack.http_url, timeout=timeout) as http:
+        await _show(http, list(dict.fromkeys(reversed(latest_users)))[:_USERS], json)
+
+
+async def _announce(stack: Stack, http: aiohttp.ClientSession, json: bool) -> None:
+    """Announce the deployment once something trends and a recommendation can be made from it."""
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            trending = await _items(http, "/v1/trending?n=3")
+            if trending:
+                item = quote(trending[0]["item_id"], safe="")
+                if len(await _items(http, f"/v1/items/{item}/similar?n={_SHOWN}")) == _SHOWN:
+                    break
+        await asyncio.sleep(_POLL_SECONDS)
+    announce(stack, json)
+
+
+async def _until_counted(settings: Settings, sent: int) -> None:
+    """Wait until the store counts as many events as were sent, or more: others may send too."""
+    redis = connect(settings)
+    try:
+        reader = StoreReader(redis, settings)
+        counted, moved = -1, time.monotonic()
+        while counted < sent:
+            found = (await reader.totals()).get("events", 0)
+            if found != counted:
+                counted, moved = found, time.monotonic()
+            elif time.monotonic() - moved > _STALLED_SECONDS:
+                raise ServiceError(
+                    f"{counted:,} of {sent:,} events were counted, and nothing more for "
+                    f"{_STALLED_SECONDS:.0f} s; look at the worker's log"
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+    finally:
+        await redis.aclose()
+
+
+async def _show(http: aiohttp.ClientSession, users: list[str], json: bool) -> None:
+    """Say what these users are recommended: on stdout, or on stderr beside `--json`."""
+    tell = say if json else _print
+    tell("all events are counted; recommended now, for example,")
+    for user in users:
+        items = await _items(http, f"/v1/recommendations/{quote(user, safe='')}?n={_SHOWN}")
+        titles = " · ".join(item.get("title") or item["item_id"] for item in items)
+        tell(f"  to {user}: {titles}")
+    tell("Ctrl-C ends the demo")
+
+
+async def _items(http: aiohttp.ClientSession, path: str) -> list[dict[str, Any]]:
+    """The items of an answer; raises aiohttp.ClientError for one that is not 200."""
+    async with http.get(URL(path, encoded=True)) as answer:
+        answer.raise_for_status()
+        items: list[dict[str, Any]] = (await answer.json())["items"]
+        return items
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+@contextlib.contextmanager
+def _scratch(home: Path) -> Iterator[Path]:
+    """A folder for one demo, removed with all it holds."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix="demo-", dir=home, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ServiceError(
+            f"the demo cannot write to {home}: {error}; "
+            "set HEADWATER_SERVICES__DATA_DIR to a folder that can be written"
+        ) from error
+    with scratch as folder:
+        yield Path(folder)
