@@ -145,12 +145,19 @@ class StoreReader:
         """Neighbours of items; None where nothing is known of one."""
         now = time.monotonic()
         wanted = items.tolist()
-        missing = [i for i in wanted if (kept := self._lists.get(i)) is None or kept[0] < now]
+        # Held on to: while the rest is read, another request may clear the kept lists.
+        found = {
+            i: kept[1]
+            for i in wanted
+            if (kept := self._lists.get(i)) is not None and kept[0] >= now
+        }
+        missing = [i for i in wanted if i not in found]
         if missing:
             ids = np.array(missing, np.uint64)
             values = await self._shared.get(self._keys.neighbours(ids))
             self._keep(missing, values, now + self._list_seconds)
-        return [self._lists[i][1] for i in wanted]
+            found |= {i: self._lists[i][1] for i in missing}
+        return [found[i] for i in wanted]
 
     async def knowledge(self) -> Knowledge:
         """Totals and repeat prior, at most a second old."""

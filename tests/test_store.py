@@ -1,0 +1,438 @@
+"""What is committed to a real Redis and what is read back, against the oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import struct
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from redis.asyncio import Redis
+
+from config.errors import StoreError
+from config.settings import Settings
+from processors.cooccurrence import decay_rate
+from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
+from processors.popularity import GRANULARITIES, WINDOWS
+from processors.repeats import CELLS
+from serving.recommend import Choice, Recommender
+from store.connect import connect
+from store.keys import Keys, id_bytes
+from store.layout import sum_lists
+from store.reader import StoreReader
+from store.scripts import Scripts
+from store.writer import CatalogueEntry, Marks, Outcome, StoreWriter, Target
+from streams.columns import U64, hash_id
+from tests.oracle import Click, Oracle, columns_of, random_log, rank
+from tests.test_fold import number, rows_of
+
+TOPIC = "log"
+
+
+@pytest.fixture
+async def redis(settings: Settings) -> AsyncIterator[Redis]:
+    client = connect(settings)
+    yield client
+    await client.aclose()
+
+
+def hashes(names: list[str]) -> U64:
+    return np.array(sorted(hash_id(name) for name in names), np.uint64)
+
+
+async def commit(writer: StoreWriter, settings: Settings, log: list[Click]) -> Folded:
+    """Fold a batch and commit it, as partition 0."""
+    rules = FoldRules(settings)
+    events = columns_of(log, settings)
+    marks = await writer.read_marks(TOPIC, 0)
+    before, _ = await writer.read_sessions(TOPIC, 0, np.unique(events.user))
+    folded = fold_batch(before, events, rules)
+    target = Target(TOPIC, 0, log[-1].offset)
+    names = {hash_id(click.item): click.item.encode() for click in log}
+    everything = np.ones(len(log), np.bool_)
+    items = item_deltas(folded, rules, lambda _, o: np.ones(len(o), np.bool_))
+    outcome = await writer.commit_items(
+        target, marks, items, total_deltas(folded, everything), names
+    )
+    assert not outcome.refused
+    if len(outcome.long_lists):
+        await writer.compact(outcome.long_lists)
+    stored = await writer.commit_users(target, marks, folded.sessions)
+    assert not stored.refused
+    return folded
+
+
+async def assert_store_is(
+    oracle: Oracle, redis: Redis, settings: Settings, names: dict[int, str] | None = None
+) -> None:
+    """Everything that is stored equals what the oracle says, and nothing else is stored."""
+    keys = Keys(settings.store)
+    kinds = list(settings.events.weights)
+    writer = StoreWriter(redis, settings)
+    users = {hash_id(name): name for name in oracle.histories}
+    table, _ = await writer.read_sessions(TOPIC, 0, hashes(list(oracle.histories)))
+    for user, rows in rows_of(table).items():
+        told = [(t, i, e, g, kinds[k]) for t, i, e, g, k in rows]
+        assert told == oracle.rows(users[user]), users[user]
+
+    prefixes = [*keys.items, *keys.users, keys.stats]
+    found: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    async for key in redis.scan_iter(match=keys.pattern, count=1000):
+        prefix = next(p for p in prefixes if key.startswith(p))
+        rest = key[len(prefix) :]
+        found.setdefault(rest[:1], []).append((key, rest[1:]))
+    assert set(found) <= set(b"%c" % letter for letter in b"nrswtoh")
+    assert len(found.get(b"s", [])) == len(users)
+
+    stored = {int.from_bytes(name, "little"): key for key, name in found.get(b"n", [])}
+    assert set(stored) == {hash_id(item) for item in oracle.events_of}
+    values: Any = await redis.mget(list(stored.values()))
+    lists = sum_lists(values, decay_rate(_half_life(settings)))
+    at = oracle.latest + 5.0
+    rate = decay_rate(_half_life(settings))
+    weights, sessions, events = {}, {}, {}
+    for place, item in enumerate(stored):
+        sessions[item] = int(lists.sessions[place])
+        events[item] = int(lists.events[place])
+        for k in range(int(lists.start[place]), int(lists.start[place + 1])):
+            decay = np.exp(-rate * (at - int(lists.time[k])))
+            weights[item, int(lists.neighbour[k])] = float(lists.weight[k] * decay)
+    assert events == {hash_id(item): n for item, n in oracle.events_of.items()}
+    assert {i: n for i, n in sessions.items() if n} == {
+        hash_id(item): n for item, n in oracle.sessions_with.items()
+    }
+    assert weights == pytest.approx(
+        {(hash_id(a), hash_id(b)): oracle.weight(a, b, at) for a, b in list(oracle.parts)},
+        rel=1e-4,
+    )
+
+    trend = {}
+    for key, rest in found.get(b"r", []):
+        granularity, bucket = (int(part) for part in rest.split(b":"))
+        scores: Any = await redis.zrange(key, 0, -1, withscores=True)
+        for member, score in scores:
+            trend[granularity, bucket, int.from_bytes(member, "little")] = score
+    assert trend == pytest.approx({(g, b, hash_id(i)): w for (g, b, i), w in oracle.trend.items()})
+
+    totals = {k.decode(): int(v) for k, v in (await _hash(redis, keys.stats + b"t")).items()}
+    assert totals == {
+        "sessions": oracle.sessions,
+        "events": oracle.events,
+        "latest": oracle.latest,
+    }
+    for letter, cells in ((b"o", oracle.opportunities), (b"h", oracle.hits)):
+        counted = await _hash(redis, keys.stats + letter)
+        assert {int(k): int(v) for k, v in counted.items()} == {
+            number(cell): n for cell, n in cells.items() if n
+        }
+    if names is not None:
+        ids = np.array(list(names), np.uint64)
+        texts = await StoreReader(redis, settings).texts(ids)
+        assert [text.item_id for text in texts] == list(names.values())
+
+
+def _half_life(settings: Settings) -> float:
+    return settings.fold.half_life_days
+
+
+async def _hash(redis: Redis, key: bytes) -> dict[bytes, bytes]:
+    found: Any = await redis.hgetall(key)
+    return dict(found)
+
+
+def small_lists(settings: Settings, **store: Any) -> Settings:
+    """Settings that compact lists early."""
+    update = {"neighbours": 10, "compact_factor": 1.2, "shards": 3, **store}
+    return settings.model_copy(update={"store": settings.store.model_copy(update=update)})
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_what_is_committed_is_read(seed: int, settings: Settings, redis: Redis) -> None:
+    random = Random(seed)
+    settings = small_lists(settings, shards=random.choice([1, 3, 8]))
+    writer = StoreWriter(redis, settings)
+    log = random_log(random, settings, 150)
+    at = 0
+    while at < len(log):
+        size = random.choice([1, 5, 40])
+        await commit(writer, settings, log[at : at + size])
+        at += size
+    oracle = Oracle(settings).learn(log)
+    names = {hash_id(click.item): click.item for click in log}
+    await assert_store_is(oracle, redis, settings, names)
+    await assert_reader_is(oracle, redis, settings)
+
+
+async def assert_reader_is(oracle: Oracle, redis: Redis, settings: Settings) -> None:
+    """The server's reads and its answers."""
+    reader = StoreReader(redis, settings)
+    totals = await reader.totals()
+    assert totals["events"] == oracle.events
+    knowledge = await reader.knowledge()
+    assert knowledge.sessions == oracle.sessions
+    prior = {
+        (d, t, b): oracle.prior((d, t, b))
+        for d in range(1, 31)
+        for t in range(1, 4)
+        for b in range(6)
+    }
+    assert len(knowledge.prior) == CELLS == len(prior)
+    for cell, expected in prior.items():
+        assert knowledge.prior[number(cell)] == pytest.approx(expected)
+    weights: dict[str, dict[str, float]] = {}
+    for a, b in list(oracle.parts):
+        weights.setdefault(a, {})[b] = oracle.weight(a, b, oracle.latest)
+    item_names = {hash_id(item): item for item in oracle.events_of}
+    recommender = Recommender(reader, settings)
+    items = list(oracle.events_of)
+    for session in ([items[0]], [*items[:3], *items[:2]], ["nobody saw this", items[-1]]):
+        found = await recommender.recommend(
+            Choice(n=3, session=np.array([hash_id(i) for i in session], np.uint64))
+        )
+        scores = rank(settings, session, weights, oracle.sessions_with, oracle.sessions, prior)
+        wanted = sorted(scores.values(), reverse=True)[:3]
+        assert found.score.tolist()[: len(wanted)] == pytest.approx(wanted, abs=1e-5)
+        for item, score in list(zip(found.item.tolist(), found.score.tolist(), strict=True))[
+            : len(wanted)
+        ]:
+            name = item_names.get(item, "nobody saw this")
+            assert scores[name] == pytest.approx(score, abs=1e-5)
+    for window, granularity in WINDOWS.items():
+        last = oracle.latest // GRANULARITIES[granularity].seconds
+        buckets = range(last - GRANULARITIES[granularity].buckets + 1, last + 1)
+        sums: dict[int, float] = {}
+        for (g, bucket, name), weight in oracle.trend.items():
+            if g == granularity and bucket in buckets:
+                sums[hash_id(name)] = sums.get(hash_id(name), 0) + weight
+        trending = await reader.trending(window)
+        told = list(zip(trending.item.tolist(), trending.weight.tolist(), strict=True))
+        assert told == sorted(sums.items(), key=lambda row: (-row[1], row[0]))
+
+
+async def test_nothing_is_known_of_an_empty_store(settings: Settings, redis: Redis) -> None:
+    reader = StoreReader(redis, settings)
+    assert await reader.totals() == {}
+    assert (await reader.knowledge()).sessions == 0
+    assert len((await reader.history(hash_id("u"))).item) == 0
+    assert await reader.neighbours(hashes(["a", "b"])) == [None, None]
+    assert await reader.neighbours(hashes([])) == []
+    assert [t.item_id for t in await reader.texts(hashes(["a"]))] == [""]
+    for window in WINDOWS:
+        assert len((await reader.trending(window)).item) == 0
+    found = await Recommender(reader, settings).recommend(Choice(n=5, user=hash_id("u")))
+    assert len(found.item) == 0
+    marks = await StoreWriter(redis, settings).read_marks(TOPIC, 0)
+    assert marks.lowest == -1
+
+
+async def test_commits_are_fenced(settings: Settings, redis: Redis) -> None:
+    settings = small_lists(settings)
+    writer = StoreWriter(redis, settings)
+    log = [Click(n, f"u{n % 3}", f"i{n % 4}", "view", 10**12 + n) for n in range(20)]
+    stale = await writer.read_marks(TOPIC, 0)
+    await commit(writer, settings, log[:10])
+    rules = FoldRules(settings)
+    events = columns_of(log[:12], settings)
+    folded = fold_batch(
+        (await writer.read_sessions(TOPIC, 0, np.unique(events.user)))[0], events, rules
+    )
+    items = item_deltas(folded, rules, lambda _, o: np.ones(len(o), np.bool_))
+    totals = total_deltas(folded, np.ones(12, np.bool_))
+
+    async def try_both(last: int, marks: Marks) -> list[Outcome]:
+        target = Target(TOPIC, 0, last)
+        return [
+            await writer.commit_items(target, marks, items, totals, {}),
+            await writer.commit_users(target, marks, folded.sessions),
+        ]
+
+    for outcome in await try_both(11, stale):
+        assert outcome.refused
+        assert set(outcome.contained.tolist()) == {9}
+    for last in (9, 4):
+        for outcome in await try_both(last, stale):
+            assert not outcome.refused
+            assert set(outcome.contained.tolist()) == {9}
+    # Another partition and another topic have marks of their own.
+    assert (await writer.read_marks(TOPIC, 1)).lowest == -1
+    assert (await writer.read_marks("other", 0)).lowest == -1
+    assert (await writer.read_marks(TOPIC, 0)).lowest == 9
+    await assert_store_is(Oracle(settings).learn(log[:10]), redis, settings)
+
+
+async def test_scripts_are_loaded_again_after_redis_forgot_them(
+    settings: Settings, redis: Redis
+) -> None:
+    settings = small_lists(settings)
+    writer = StoreWriter(redis, settings)
+    log = [Click(n, "u", f"i{n % 7}", "view", 10**12 + n) for n in range(30)]
+    for at in range(0, 30, 10):
+        await redis.script_flush()
+        await commit(writer, settings, log[at : at + 10])
+    await assert_store_is(Oracle(settings).learn(log), redis, settings)
+
+
+async def test_compaction_keeps_sums_and_the_heaviest(settings: Settings, redis: Redis) -> None:
+    settings = small_lists(settings)
+    writer = StoreWriter(redis, settings)
+    key = Keys(settings.store).neighbours(np.array([700], np.uint64))[0]
+    log = [struct.pack("<QQ", 1, 3), struct.pack("<QQ", 2, 9)]
+    for neighbour in range(100, 130):
+        for n in range(3):
+            log.append(struct.pack("<QfI", neighbour, neighbour - 99, 1_700_000_000 - n))
+    Random(1).shuffle(log)
+    await redis.set(key, b"".join(log))
+    before = sum_lists([b"".join(log)], decay_rate(30))
+    assert await writer.compact(np.array([700], np.uint64)) == 1
+    value: Any = await redis.get(key)
+    after = sum_lists([value], decay_rate(30))
+    assert len(value or b"") == 16 * 12
+    assert after.neighbour.tolist() == list(range(120, 130))
+    assert after.weight.tolist() == pytest.approx(before.weight.tolist()[-10:], rel=1e-6)
+    assert (after.sessions[0], after.events[0]) == (3, 9)
+    assert await writer.compact(np.array([700, 701], np.uint64)) == 1
+    assert await redis.get(key) == value
+    assert await redis.exists(*Keys(settings.store).neighbours(np.array([701], np.uint64))) == 0
+
+
+async def test_compaction_replaces_only_what_it_read(settings: Settings, redis: Redis) -> None:
+    scripts = Scripts(redis)
+    key = Keys(settings.store).neighbours(np.array([700], np.uint64))[0]
+    one, two, three = (struct.pack("<QfI", 100 + n, 1.0, 1_700_000_000) for n in range(3))
+
+    async def replace(old: bytes, new: bytes) -> int:
+        digest = hashlib.sha1(old, usedforsecurity=False).hexdigest()
+        reply: int = (await scripts.call([("compact", [key], [len(old), digest, new])]))[0]
+        return reply
+
+    await redis.set(key, one + two)
+    await redis.append(key, three)
+    assert await replace(one + two, b"S" * 16) == 1
+    assert await redis.get(key) == b"S" * 16 + three
+    # A worker that read before the other's compaction changes nothing.
+    assert await replace(one + two, b"T" * 16) == 0
+    assert await replace(one + two + three + one, b"T" * 16) == 0
+    assert await redis.get(key) == b"S" * 16 + three
+    await redis.delete(key)
+    assert await replace(one, b"T" * 16) == 0
+    assert await redis.exists(key) == 0
+
+
+async def test_an_append_between_reading_and_replacing_stays(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small_lists(settings)
+    writer = StoreWriter(redis, settings)
+    key = Keys(settings.store).neighbours(np.array([700], np.uint64))[0]
+    entry = struct.pack("<QfI", 100, 1.0, 1_700_000_000)
+    await redis.set(key, entry * 30)
+    send = Scripts.call
+
+    async def late(self: Scripts, calls: Any) -> Any:
+        await redis.append(key, entry)
+        return await send(self, calls)
+
+    monkeypatch.setattr(Scripts, "call", late)
+    assert await writer.compact(np.array([700], np.uint64)) == 1
+    value: Any = await redis.get(key)
+    found = sum_lists([value], decay_rate(30))
+    assert found.weight.tolist() == [31.0]
+
+
+async def test_names_and_catalogue(settings: Settings, redis: Redis) -> None:
+    writer = StoreWriter(redis, settings)
+    names = ["ä", "\0", "😀" * 128, "plain"]
+    await commit(
+        writer, settings, [Click(n, "u", name, "view", 10**12) for n, name in enumerate(names)]
+    )
+    ids = np.array([hash_id(name) for name in names], np.uint64)
+    entries = [CatalogueEntry(hash_id(name), b'{"n":%d}' % n) for n, name in enumerate(names[:3])]
+    marks = await writer.read_catalogue_marks("items", 0)
+    target = Target("items", 0, 5)
+    twice = CatalogueEntry(hash_id("plain"), b"first"), CatalogueEntry(hash_id("plain"), b"second")
+    assert not (await writer.commit_catalogue(target, marks, [*entries, *twice])).refused
+    texts = await StoreReader(redis, settings).texts(ids)
+    assert [t.item_id for t in texts] == names
+    assert [t.catalogue for t in texts] == [b'{"n":0}', b'{"n":1}', b'{"n":2}', b"second"]
+    late = await writer.commit_catalogue(Target("items", 0, 9), marks, [])
+    assert late.refused
+    marks = await writer.read_catalogue_marks("items", 0)
+    gone = [CatalogueEntry(hash_id("ä"), None)]
+    assert not (await writer.commit_catalogue(Target("items", 0, 9), marks, gone)).refused
+    texts = await StoreReader(redis, settings).texts(ids[:1])
+    assert (texts[0].item_id, texts[0].catalogue) == ("ä", None)
+    assert set((await writer.read_catalogue_marks("items", 0)).tolist()) == {9}
+
+
+async def test_users_are_forgotten_after_their_days(settings: Settings, redis: Redis) -> None:
+    writer = StoreWriter(redis, settings)
+    await commit(writer, settings, [Click(0, "u", "i", "view", 10**12)])
+    keys = Keys(settings.store)
+    seconds = await redis.ttl(keys.sessions(hashes(["u"]))[0])
+    assert 0 <= settings.store.user_days * 86_400 - seconds < 60
+    for shard, prefix in enumerate(keys.items):
+        for granularity in GRANULARITIES:
+            place = GRANULARITIES.index(granularity)
+            bucket = 10**9 // granularity.seconds
+            left = await redis.ttl(keys.trend(prefix, place, bucket))
+            if hash_id("i") % keys.shards == shard:
+                assert 0 <= granularity.keep_seconds - left < 60
+            else:
+                assert left == -2
+
+
+async def test_what_others_wrote_is_no_session(settings: Settings, redis: Redis) -> None:
+    keys = Keys(settings.store)
+    await redis.set(keys.sessions(hashes(["u"]))[0], b"something else")
+    with pytest.raises(StoreError, match=r"store\.namespace"):
+        await StoreReader(redis, settings).history(hash_id("u"))
+    await redis.set(keys.neighbours(hashes(["i"]))[0], b"something else")
+    with pytest.raises(StoreError, match=r"store\.namespace"):
+        await StoreReader(redis, settings).neighbours(hashes(["i"]))
+
+
+async def test_lists_are_read_again_once_they_are_old(settings: Settings, redis: Redis) -> None:
+    http = settings.http.model_copy(update={"list_cache_ms": 0})
+    fresh = StoreReader(redis, settings.model_copy(update={"http": http}))
+    http = settings.http.model_copy(update={"list_cache_ms": 10_000})
+    cached = StoreReader(redis, settings.model_copy(update={"http": http}))
+    writer = StoreWriter(redis, settings)
+    for n in range(2):
+        log = [Click(2 * n + k, f"u{n}", f"i{k}", "view", 10**12) for k in range(2)]
+        await commit(writer, settings, log)
+        counts = [(await r.neighbours(hashes(["i0"])))[0] for r in (fresh, cached)]
+        assert [known.sessions for known in counts if known] == [n + 1, 1]
+
+
+async def test_many_requests_at_once_read_each_key_once_and_right(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = StoreWriter(redis, settings)
+    log = [Click(n, f"u{n // 4}", f"i{n % 9}", "view", 10**12) for n in range(80)]
+    await commit(writer, settings, log)
+    # A reader that keeps few lists forgets some while others wait for theirs.
+    monkeypatch.setattr("store.reader._KEPT_LISTS", 2)
+    http = settings.http.model_copy(update={"list_cache_ms": 10_000})
+    reader = StoreReader(redis, settings.model_copy(update={"http": http}))
+    wanted = [np.array([hash_id(f"i{n % 9}"), hash_id("i0")], np.uint64) for n in range(60)]
+    await reader.neighbours(wanted[0])
+    answers = await asyncio.gather(*(reader.neighbours(items) for items in wanted))
+    sessions = Oracle(settings).learn(log).sessions_with
+    for n, answer in enumerate(answers):
+        found = [known.sessions for known in answer if known is not None]
+        assert found == [sessions[f"i{n % 9}"], sessions["i0"]]
+
+
+def test_keys_name_their_shard(settings: Settings) -> None:
+    keys = Keys(settings.store.model_copy(update={"namespace": "hw"}))
+    ids = np.array([16, 17, 2**64 - 1], np.uint64)
+    assert keys.shard_of(ids).tolist() == [0, 1, 7]
+    assert keys.neighbours(ids)[1] == b"hw{1.i1}n" + struct.pack("<Q", 17)
+    assert keys.sessions(ids)[2] == b"hw{1.u7}s" + b"\xff" * 8
+    assert keys.trend(keys.items[0], 1, 5) == b"hw{1.i0}r1:5"
+    assert keys.mark(keys.stats, "events", 3) == b"hw{1.g}w:events:3"
+    assert id_bytes(ids)[0] == struct.pack("<Q", 16)
