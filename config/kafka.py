@@ -24,7 +24,7 @@ from config.daemon import HOST, Daemon
 from config.errors import ServiceError
 from config.jars import cache_root, fetch_jars
 
-__all__ = ["KafkaServer", "find_java"]
+__all__ = ["KafkaServer", "find_java", "kafka_answers"]
 
 LOG4J = Path(__file__).with_name("kafka_log4j2.properties")
 JAVA_AT_LEAST = 17
@@ -118,12 +118,20 @@ class KafkaServer(Daemon):
             )
 
     def _answers(self) -> bool:
-        try:  # a refused connection is known at once, to the client only after its timeout
+        try:  # a refused connection is known at once here, to the client after its timeout
             socket.create_connection((HOST, self.ports["broker"]), timeout=0.5).close()
-            client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-            return bool(client.list_topics(timeout=1).brokers)
-        except (OSError, KafkaException):
+        except OSError:
             return False
+        return kafka_answers(self.bootstrap)
+
+
+def kafka_answers(bootstrap: str) -> bool:
+    """Whether a Kafka answers a request for its metadata within a second."""
+    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    try:
+        return bool(client.list_topics(timeout=1).brokers)
+    except KafkaException:
+        return False
 
 
 def find_java() -> str:

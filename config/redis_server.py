@@ -16,7 +16,7 @@ from redis.retry import Retry
 from config.daemon import HOST, Daemon
 from config.errors import ServiceError
 
-__all__ = ["RedisServer"]
+__all__ = ["RedisServer", "redis_process"]
 
 
 class RedisServer(Daemon):
@@ -41,14 +41,20 @@ class RedisServer(Daemon):
         ], dict(os.environ)
 
     def _answers(self) -> bool:
-        try:
-            with redis.Redis(
-                host=HOST, port=self.ports["redis"], socket_timeout=0.5, retry=Retry(NoBackoff(), 0)
-            ) as client:
-                info = client.info("server")
-        except (redis.RedisError, OSError):  # still loading counts as not answering
-            return False
-        return self._child is not None and info["process_id"] == self._child.pid
+        return self._child is not None and redis_process(self.url) == self._child.pid
+
+
+def redis_process(url: str) -> int | None:
+    """Process id of the Redis that answers at `url`; None when none answers, or it still loads.
+
+    Raises ValueError when `url` is not an address of a Redis.
+    """
+    quick = Retry(NoBackoff(), 0)
+    try:
+        with redis.Redis.from_url(url, socket_timeout=1, retry=quick) as client:
+            return int(client.info("server")["process_id"])
+    except (redis.RedisError, OSError):
+        return None
 
 
 def _binary() -> str:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
 from config.daemon import Daemon
-from config.errors import ServiceError
-from config.kafka import KafkaServer
-from config.redis_server import RedisServer
+from config.errors import ServiceError, SettingsError
+from config.kafka import KafkaServer, kafka_answers
+from config.redis_server import RedisServer, redis_process
 from config.settings import Settings
 
 __all__ = ["Services"]
+
+GIVEN_SECONDS = 15.0
 
 _log = logging.getLogger(__name__)
 
@@ -60,10 +64,11 @@ class Services:
         return settings.model_copy(update={"kafka": kafka, "redis": redis})
 
     def start(self) -> None:
-        """Start what is not given, both at once; returns when both answer.
+        """Start what is not given, both at once; returns when both services answer.
 
-        Raises ServiceError; then neither is left running.
+        Raises ServiceError; then nothing that was started here is left running.
         """
+        self._ask_given()
         own = self._own()
         if not own:
             return
@@ -87,6 +92,25 @@ class Services:
         if own:
             with ThreadPoolExecutor(len(own)) as pool:
                 list(pool.map(lambda one: one.stop(), own))
+
+    def _ask_given(self) -> None:
+        bootstrap, url = self._settings.kafka.bootstrap, self._settings.redis.url
+        if bootstrap is not None:
+            self._until(lambda: kafka_answers(bootstrap), "Kafka", "KAFKA__BOOTSTRAP")
+        if url is not None:
+            try:
+                self._until(lambda: redis_process(url) is not None, "Redis", "REDIS__URL")
+            except ValueError as error:
+                raise SettingsError(f"setting redis.url (HEADWATER_REDIS__URL): {error}") from None
+
+    def _until(self, answers: Callable[[], bool], name: str, variable: str) -> None:
+        limit = time.monotonic() + GIVEN_SECONDS
+        while not answers():
+            if time.monotonic() > limit or self._cancelled.wait(0.2):
+                raise ServiceError(
+                    f"the {name} that HEADWATER_{variable} names does not answer within "
+                    f"{GIVEN_SECONDS:.0f} s: check the address, or unset it and one is started here"
+                )
 
     def _own(self) -> list[Daemon]:
         return [one for one in (self.kafka, self.redis) if one is not None]

@@ -24,7 +24,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from config import guard
 from config.daemon import HOST, free_port, port_is_free
-from config.errors import ServiceError
+from config.errors import HeadwaterError, ServiceError
 from config.jars import LOCK, cache_root, fetch_jars
 from config.kafka import find_java
 from config.redis_server import RedisServer
@@ -127,18 +127,39 @@ def test_a_failed_start_leaves_nothing(tmp_path: Path) -> None:
     assert not services.kafka.running
 
 
-def test_given_services_are_used(tmp_path: Path) -> None:
+def test_given_services_are_used(services: Services, tmp_path: Path) -> None:
     settings = load_settings(
-        kafka={"bootstrap": "kafka.example:9092"},
-        redis={"url": "redis://redis.example:6379/3"},
+        kafka={"bootstrap": services.kafka_bootstrap},
+        redis={"url": services.redis_url},
         services={"data_dir": tmp_path / "never made"},
     )
-    with Services(settings) as services:
-        assert services.kafka is None
-        assert services.redis is None
-        assert services.kafka_bootstrap == "kafka.example:9092"
-        assert services.redis_url == "redis://redis.example:6379/3"
-        assert services.bind(settings) == settings
+    with Services(settings) as given:
+        assert given.kafka is None
+        assert given.redis is None
+        assert given.kafka_bootstrap == services.kafka_bootstrap
+        assert given.redis_url == services.redis_url
+        assert given.bind(settings) == settings
+    assert not (tmp_path / "never made").exists()
+    assert services.kafka is not None
+    assert services.kafka.running  # what was given is not stopped
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"kafka": {"bootstrap": "127.0.0.1:1"}}, "Kafka that HEADWATER_KAFKA__BOOTSTRAP names"),
+        ({"redis": {"url": "redis://:hush@127.0.0.1:1/0"}}, "Redis that HEADWATER_REDIS__URL"),
+        ({"redis": {"url": "127.0.0.1:1"}}, r"redis\.url \(HEADWATER_REDIS__URL\): Redis URL must"),
+    ],
+)
+def test_a_given_service_that_does_not_answer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, dict[str, str]], said: str
+) -> None:
+    monkeypatch.setattr("config.services.GIVEN_SECONDS", 0.5)
+    services = Services(load_settings(**given, services={"data_dir": tmp_path / "never made"}))
+    with pytest.raises(HeadwaterError, match=said) as caught:
+        services.start()
+    assert "hush" not in str(caught.value)
     assert not (tmp_path / "never made").exists()
 
 
