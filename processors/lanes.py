@@ -43,7 +43,11 @@ class Lanes:
         """End a lane wherever it is; a commit that it was in is complete or did nothing."""
         lane = self._lanes.pop((topic, partition), None)
         if lane is not None:
-            lane[1].cancel()
+            queue, task = lane
+            task.cancel()
+            # Whoever waits in `put` would wait for ever: nobody takes from this queue again.
+            while not queue.empty():
+                queue.get_nowait()
 
     def close(self) -> None:
         """End all lanes."""
