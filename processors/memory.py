@@ -105,10 +105,11 @@ class MemoryCounts:
     def apply(self, items: ItemDeltas, totals: TotalDeltas) -> None:
         """Add a whole batch."""
         increments = items.increments
-        source = _interned(self.interner, increments.source)
-        neighbour: list[int] = _interned(self.interner, increments.neighbour).tolist()
+        order = np.argsort(increments.source, kind="stable")
+        source = _interned(self.interner, increments.source[order])
+        neighbour: list[int] = _interned(self.interner, increments.neighbour[order]).tolist()
         weight: list[float] = self._scaled(
-            increments.weight.astype(np.float64), increments.time.astype(np.float64)
+            increments.weight[order].astype(np.float64), increments.time[order].astype(np.float64)
         ).tolist()
         begin = np.flatnonzero(np.concatenate([[True], source[1:] != source[:-1]]))[: len(source)]
         bounds: list[int] = np.append(begin, len(source)).tolist()
@@ -176,17 +177,17 @@ class MemoryCounts:
         return item
 
     def _add(self, item: _Item, parts: Iterable[tuple[int, float]]) -> None:
-        place, weights, power = item.place, item.weight, self._power
+        place, weights, strengths, power = item.place, item.weight, item.strength, self._power
         for neighbour, weight in parts:
-            at = place.setdefault(neighbour, len(weights))
-            if at < len(weights):
-                weight += weights[at]
-                weights[at] = weight
-                item.strength[at] = weight**power
-            else:
+            at = place.get(neighbour)
+            if at is None:
+                place[neighbour] = len(place)
                 item.index.append(neighbour)
                 weights.append(weight)
-                item.strength.append(weight**power)
+                strengths.append(weight**power)
+            else:
+                weights[at] = weight = weights[at] + weight
+                strengths[at] = weight**power
 
     def _scaled(self, weight: F64, time: F64) -> F64:
         """Weights as of the landmark, which moves when they would grow too large."""
