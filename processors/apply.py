@@ -89,6 +89,10 @@ class EventApplier:
         self._named.clear()
         return marks.lowest + 1
 
+    async def contained(self, topic: str, partition: int) -> int:
+        """The offset up to which the store contains a partition. Raises redis.RedisError."""
+        return (await self._writer.read_marks(topic, partition)).lowest
+
     async def apply(self, batch: RecordBatch) -> ReadAgain | int:
         """Apply a batch; returns the offset up to which the store contains the partition now."""
         decoded = decode_batch(batch.records, self._event_rules)

@@ -46,9 +46,13 @@ class CatalogueApplier:
         """The offset from which a partition has to be read."""
         while True:
             try:
-                return int((await self._writer.read_catalogue_marks(topic, partition)).min()) + 1
+                return await self.contained(topic, partition) + 1
             except RedisError as error:
                 await _pause(error)
+
+    async def contained(self, topic: str, partition: int) -> int:
+        """The offset up to which the store contains a partition. Raises redis.RedisError."""
+        return int((await self._writer.read_catalogue_marks(topic, partition)).min())
 
     async def apply(self, batch: RecordBatch) -> int:
         """Apply a batch; returns its last offset."""

@@ -13,6 +13,7 @@ from typing import Any
 import faust
 import structlog
 from faust.types import TP
+from redis.exceptions import RedisError
 from yarl import URL
 
 from config.settings import Settings
@@ -36,6 +37,7 @@ log = structlog.get_logger("headwater.worker")
 
 _BUFFERED_BATCHES = 4
 _LAG_SECONDS = 1.0
+_CHECK_SECONDS = 2.0
 _FETCH_BYTES = 4_194_304
 
 
@@ -72,9 +74,11 @@ def make_app(settings: Settings) -> faust.App:
     events = EventApplier(settings, writer, dead, evaluation)
     catalogue = CatalogueApplier(writer, dead)
 
+    def applier(topic: str) -> EventApplier | CatalogueApplier:
+        return events if topic == kafka.events_topic else catalogue
+
     async def position(topic: str, partition: int) -> int:
-        source = events if topic == kafka.events_topic else catalogue
-        return await source.position(topic, partition)
+        return await applier(topic).position(topic, partition)
 
     app.transport = BatchTransport(broker, app, loop=None)
     app.transport.positions = position
@@ -104,6 +108,18 @@ def make_app(settings: Settings) -> faust.App:
     async def report_lag() -> None:
         for topic, partition, lag in app.consumer.lag():
             metrics.LAG.labels(topic, str(partition)).set(lag)
+
+    @app.timer(_CHECK_SECONDS)
+    async def find_lost_state() -> None:
+        """A Redis that came back without its end is behind what was applied: read again."""
+        for topic, partition, applied in app.consumer.contained():
+            try:
+                offset = await applier(topic).contained(topic, partition)
+            except RedisError:
+                return  # the next batch waits for Redis anyway
+            if offset < applied:
+                log.warning("the store lost its end", topic=topic, partition=partition)
+                await app.consumer.seek_to(topic, partition, offset + 1)
 
     @app.on_partitions_revoked.connect
     async def drop_lanes(_sender: Any, revoked: set[TP], **_: Any) -> None:

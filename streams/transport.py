@@ -145,6 +145,10 @@ class BatchConsumer(driver.Consumer):
         """Tell that the store contains the partition up to `offset`."""
         self._applied[TP(topic, partition)] = offset
 
+    def contained(self) -> list[tuple[str, int, int]]:
+        """(topic, partition, offset) as `applied` told of them."""
+        return [(tp.topic, tp.partition, offset) for tp, offset in self._applied.items()]
+
     def lag(self) -> Iterable[tuple[str, int, int]]:
         """(topic, partition, records behind the log's end) of every assigned partition."""
         for tp in self.assignment():
