@@ -10,6 +10,7 @@ shard on Redis Cluster too:
     hw{1.u5}s<8 bytes>   a user's session vector                       (user shard 5)
     hw{1.g}t, o, h       totals; opportunities and hits of the repeat prior
     hw{1.i3}w:<topic>:<partition>   last offset of the log that this shard contains
+    hw{1.u5}p:<topic>:<partition>   pass of the batch whose items were committed last
 
 The 8 bytes are the id's hash, little-endian.
 """
@@ -55,6 +56,11 @@ class Keys:
     def mark(prefix: bytes, topic: str, partition: int) -> bytes:
         """Where a shard keeps the last offset of a partition that it contains."""
         return prefix + f"w:{topic}:{partition}".encode()
+
+    @staticmethod
+    def batch_pass(prefix: bytes, topic: str, partition: int) -> bytes:
+        """Where a user shard keeps the pass of the batch whose items were committed last."""
+        return prefix + f"p:{topic}:{partition}".encode()
 
     def neighbours(self, items: U64) -> list[bytes]:
         """Keys of neighbour lists."""

@@ -9,13 +9,18 @@ all writes and moves the mark, or does nothing (`lua/fence.lua`). A batch is com
 
 So user shards never run ahead: whoever reads a partition again from its lowest mark meets the
 sessions as they were, derives the same increments, and each shard takes those it lacks.
+
+Between the two steps Redis may restart without its last second, and so without the items. Step 1
+therefore ends by leaving a *pass* in every user shard, random and new for each attempt, and step 2
+is refused where it does not find it: a Redis that lost the items has lost what came after them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -67,12 +72,14 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a batch stands in the log."""
+    """Where a batch stands in the log; a new one for each attempt to commit it."""
 
     topic: str
     partition: int
     last: int
     """Offset of its last record."""
+    batch_pass: bytes = field(default_factory=lambda: secrets.token_bytes(8))
+    """What step 1 leaves and step 2 must find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +183,18 @@ class StoreWriter:
         names: dict[int, bytes],
     ) -> Outcome:
         """Step 1: item shards and totals. `names` are ids of items that may be new, by hash."""
+        keys = self._keys
         calls = self._item_calls(target, marks, items, names)
         calls.append(self._totals_call(target, marks, totals))
-        return Outcome.of(await self._scripts.call(calls))
+        commits = len(calls)
+        for prefix in keys.users:
+            key = keys.batch_pass(prefix, target.topic, target.partition)
+            calls.append(("leave_pass", [key], [target.batch_pass]))
+        replies = await self._scripts.call(calls)
+        return Outcome.of(replies[:commits])
 
     async def commit_users(self, target: Target, marks: Marks, sessions: SessionTable) -> Outcome:
-        """Step 2: user shards, once every item shard contains the batch."""
+        """Step 2: user shards, once every item shard contains the batch; with step 1's target."""
         keys = self._keys
         lengths, data = pack_sessions(sessions)
         ends = np.cumsum(lengths.astype(np.int64))
@@ -193,7 +206,11 @@ class StoreWriter:
             calls.append(
                 (
                     "commit_users",
-                    [keys.mark(keys.users[s], target.topic, target.partition), keys.users[s]],
+                    [
+                        keys.mark(keys.users[s], target.topic, target.partition),
+                        keys.users[s],
+                        keys.batch_pass(keys.users[s], target.topic, target.partition),
+                    ],
                     [
                         int(marks.users[s]),
                         target.last,
@@ -201,6 +218,7 @@ class StoreWriter:
                         lengths[mine].astype("<u4").tobytes(),
                         b"".join(vectors),
                         self._user_seconds,
+                        target.batch_pass,
                     ],
                 )
             )

@@ -85,7 +85,7 @@ async def assert_store_is(
         prefix = next(p for p in prefixes if key.startswith(p))
         rest = key[len(prefix) :]
         found.setdefault(rest[:1], []).append((key, rest[1:]))
-    assert set(found) <= set(b"%c" % letter for letter in b"nrswtoh")
+    assert set(found) <= set(b"%c" % letter for letter in b"nprswtoh")
     assert len(found.get(b"s", [])) == len(users)
 
     stored = {int.from_bytes(name, "little"): key for key, name in found.get(b"n", [])}
@@ -262,6 +262,36 @@ async def test_commits_are_fenced(settings: Settings, redis: Redis) -> None:
     assert (await writer.read_marks("other", 0)).lowest == -1
     assert (await writer.read_marks(TOPIC, 0)).lowest == 9
     await assert_store_is(Oracle(settings).learn(log[:10]), redis, settings)
+
+
+async def test_users_are_refused_once_redis_lost_their_items(
+    settings: Settings, redis: Redis
+) -> None:
+    settings = small_lists(settings)
+    writer = StoreWriter(redis, settings)
+    log = [Click(n, f"u{n % 3}", f"i{n % 4}", "view", 10**12 + n) for n in range(20)]
+    await commit(writer, settings, log[:10])
+    keys = [key async for key in redis.scan_iter(match=Keys(settings.store).pattern, count=1000)]
+    kept = {key: await redis.dump(key) for key in keys}
+    rules = FoldRules(settings)
+    events = columns_of(log[10:], settings)
+    marks = await writer.read_marks(TOPIC, 0)
+    before, _ = await writer.read_sessions(TOPIC, 0, np.unique(events.user))
+    folded = fold_batch(before, events, rules)
+    target = Target(TOPIC, 0, 19)
+    items = item_deltas(folded, rules, lambda _, o: np.ones(len(o), np.bool_))
+    totals = total_deltas(folded, np.ones(10, np.bool_))
+    assert not (await writer.commit_items(target, marks, items, totals, {})).refused
+    await redis.delete(*[key async for key in redis.scan_iter(match=Keys(settings.store).pattern)])
+    for key, value in kept.items():
+        assert value is not None
+        await redis.restore(key, 0, value)
+    assert (await writer.commit_users(target, marks, folded.sessions)).refused
+    again = Target(TOPIC, 0, 19)
+    assert not (await writer.commit_items(again, marks, items, totals, {})).refused
+    assert (await writer.commit_users(target, marks, folded.sessions)).refused
+    assert not (await writer.commit_users(again, marks, folded.sessions)).refused
+    await assert_store_is(Oracle(settings).learn(log), redis, settings)
 
 
 async def test_scripts_are_loaded_again_after_redis_forgot_them(

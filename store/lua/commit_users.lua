@@ -1,7 +1,7 @@
 -- Sets session vectors of one user shard.
--- KEYS[2]  the shard's prefix
+-- KEYS[2]  the shard's prefix; KEYS[3] where step 1 left its pass
 -- ARGV[3]  user hashes, 8 bytes each; ARGV[4] lengths of their vectors, u32; ARGV[5] the vectors
--- ARGV[6]  seconds after which a user without new events is forgotten
+-- ARGV[6]  seconds after which a user without new events is forgotten; ARGV[7] the pass
 local prefix = KEYS[2] .. 's'
 local hashes, sizes, data = ARGV[3], ARGV[4], ARGV[5]
 local at = 1

@@ -1,0 +1,422 @@
+"""Exact commits under crashes, zombies and a Redis that loses its end, as a random model.
+
+Two appliers work on the same two partitions at once. Each call to Redis waits for its turn, and one
+seeded random generator says whose turn it is, which calls of a commit still reach Redis before a
+crash, whose answers get lost, when Redis forgets its scripts or falls back to an earlier state. An
+applier that gets no turn for long is a zombie: it goes on with the marks and sessions that it read.
+At the end one applier reads on from the lowest marks, and everything must equal the oracle.
+
+The same model run on broken protocols must fail: that is what the mutations are for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisGone
+
+from config.settings import Settings
+from processors import apply, fold
+from processors.apply import EventApplier, ReadAgain
+from processors.fold import ItemDeltas, TotalDeltas
+from processors.lanes import Lanes
+from processors.session import SessionTable
+from store.connect import connect
+from store.keys import Keys
+from store.scripts import Call, Scripts
+from store.writer import Marks, Outcome, StoreWriter, Target
+from streams.columns import hash_id
+from streams.dead import DeadLetters
+from streams.decode import RejectedRecord
+from streams.transport import RecordBatch
+from tests.oracle import Click, Oracle, StoredRecord, random_log, record_of
+from tests.test_store import TOPIC, assert_store_is, small_lists
+
+PARTITIONS = 2
+SEEDS = 40
+EVENTS = 140
+Mutate = Callable[[str], str]
+
+
+class Crashed(Exception):
+    """A worker that is gone."""
+
+
+class Graveyard(DeadLetters):
+    """Dead letters in a set."""
+
+    def __init__(self) -> None:
+        self.buried: set[tuple[int, int]] = set()
+
+    async def bury(self, source: str, partition: int, rejected: Sequence[RejectedRecord]) -> None:
+        """Remember where they came from."""
+        self.buried |= {(partition, dead.record.offset) for dead in rejected}
+
+
+class Turns:
+    """Holds an owner until the model lets it go on."""
+
+    def __init__(self) -> None:
+        self.waiting = asyncio.Event()
+        self._go = asyncio.Event()
+
+    async def wait(self) -> None:
+        """The owner's side."""
+        self.waiting.set()
+        await self._go.wait()
+        self._go.clear()
+
+    async def grant(self, task: asyncio.Task[None]) -> None:
+        """The model's side; returns when the owner waits again or is done."""
+        self.waiting.clear()
+        self._go.set()
+        await self.settle(task)
+
+    async def settle(self, task: asyncio.Task[None]) -> None:
+        """Until the owner waits or is done."""
+        waits = asyncio.create_task(self.waiting.wait())
+        await asyncio.wait({waits, task}, return_when=asyncio.FIRST_COMPLETED)
+        waits.cancel()
+
+
+class FaultyScripts(Scripts):
+    """Calls of which some arrive, or whose answers get lost."""
+
+    def __init__(self, redis: Redis, turns: Turns, faults: Random | None, mutate: Mutate) -> None:
+        super().__init__(redis)
+        self._turns, self._faults = turns, faults
+        self._source = {name: mutate(text) for name, text in self._source.items()}
+        self._sha = {name: _sha(text) for name, text in self._source.items()}
+
+    async def call(self, calls: Sequence[Call]) -> list[Any]:
+        """As the real one, or less."""
+        await self._turns.wait()
+        fault = self._faults.random() if self._faults else 1.0
+        if fault > 0.16:
+            return await super().call(calls)
+        assert self._faults is not None
+        share = self._faults.choice([0.0, 0.5, 1.0])
+        await super().call([one for one in calls if self._faults.random() < share])
+        raise Crashed if fault < 0.08 else RedisGone("the answer got lost")
+
+
+class FaultyWriter(StoreWriter):
+    """Waits for its turn before each read and each call."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        settings: Settings,
+        turns: Turns,
+        faults: Random | None,
+        mutate: Mutate,
+    ) -> None:
+        super().__init__(redis, settings)
+        self._turns = turns
+        self._scripts = FaultyScripts(redis, turns, faults, mutate)
+
+    async def _read(self, groups: list[list[bytes]]) -> list[list[bytes | None]]:
+        await self._turns.wait()
+        return await super()._read(groups)
+
+
+class UsersFirst(FaultyWriter):
+    """A broken protocol: commits users before items."""
+
+    _items: tuple[ItemDeltas, TotalDeltas, dict[int, bytes]]
+
+    async def commit_items(
+        self,
+        target: Target,
+        marks: Marks,
+        items: ItemDeltas,
+        totals: TotalDeltas,
+        names: dict[int, bytes],
+    ) -> Outcome:
+        """Only remember them."""
+        self._items = items, totals, names
+        self._before = Marks(marks.items, marks.users, marks.totals)
+        shards = np.full(len(marks.items) + 1, target.last)
+        return Outcome(False, shards, np.zeros(0, np.uint64))
+
+    async def commit_users(self, target: Target, marks: Marks, sessions: SessionTable) -> Outcome:
+        """Users, then items."""
+        stored = await super().commit_users(target, marks, sessions)
+        if stored.refused:
+            return stored
+        items = await super().commit_items(target, self._before, *self._items)
+        return items if items.refused else stored
+
+
+class Model:
+    """A log, a Redis, owners that come and go."""
+
+    def __init__(
+        self,
+        seed: int,
+        redis: Redis,
+        settings: Settings,
+        writer: type[FaultyWriter] = FaultyWriter,
+        mutate: Mutate = str,
+    ) -> None:
+        self.random = Random(seed)
+        self.redis, self.settings = redis, settings
+        self.writer, self.mutate = writer, mutate
+        self.dead = Graveyard()
+        self.log: list[list[StoredRecord]] = [[] for _ in range(PARTITIONS)]
+        self.clicks: list[list[Click]] = [[] for _ in range(PARTITIONS)]
+        self.bad: set[tuple[int, int]] = set()
+        self.counts = {"turns": 0, "crashes": 0, "falls": 0, "reread": 0}
+        for click in random_log(self.random, settings, EVENTS, users=6):
+            self._append(click)
+
+    def _append(self, click: Click) -> None:
+        partition = hash_id(click.user) // 1000 % PARTITIONS
+        log = self.log[partition]
+        offset = log[-1].offset + 1 if log else 0
+        if self.random.random() < 0.05:
+            offset += self.random.randrange(1, 4)  # a transaction's marker, say
+        if self.random.random() < 0.06:
+            log.append(StoredRecord(offset, click.time, b"?", b"{"))
+            self.bad.add((partition, offset))
+            offset += 1
+        mine = Click(offset, click.user, click.item, click.kind, click.time, click.event_id)
+        log.append(record_of(mine))
+        self.clicks[partition].append(mine)
+
+    async def run(self) -> None:
+        """Chaos, then recovery, then the comparison; AssertionError where state is not exact."""
+        pattern = Keys(self.settings.store).pattern
+        keys = [key async for key in self.redis.scan_iter(match=pattern, count=1000)]
+        if keys:
+            await self.redis.delete(*keys)
+        owners = [await self._owner() for _ in range(2)]
+        kept: dict[bytes, bytes] = {}
+        luck = [self.random.choice([1, 1, 4, 40]) for _ in owners]
+        try:
+            for _ in range(self.random.randrange(60, 260)):
+                place = self.random.choices(range(len(owners)), luck)[0]
+                turns, task = owners[place]
+                self.counts["turns"] += 1
+                if task.done():
+                    if not isinstance(task.exception(), Crashed | None):
+                        task.result()
+                    self.counts["crashes"] += task.exception() is not None
+                    owners[place] = await self._owner()
+                    continue
+                await turns.grant(task)
+                chance = self.random.random()
+                if chance < 0.04:
+                    kept = await self._dump(pattern)
+                elif chance < 0.06:
+                    await self._fall_back(pattern, kept)
+                elif chance < 0.08:
+                    await self.redis.script_flush()
+        finally:
+            for _, task in owners:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in owners), return_exceptions=True)
+        await self._recover()
+        await self._compare()
+
+    async def _owner(self) -> tuple[Turns, asyncio.Task[None]]:
+        turns = Turns()
+        writer = self.writer(self.redis, self.settings, turns, self.random, self.mutate)
+        task = asyncio.create_task(self._work(writer, self.random))
+        await turns.settle(task)
+        return turns, task
+
+    async def _work(self, writer: FaultyWriter, random: Random) -> None:
+        """What a worker does with both partitions until it has read them."""
+        applier = EventApplier(self.settings, writer, self.dead)
+        position = [await applier.position(TOPIC, p) for p in range(PARTITIONS)]
+        while True:
+            open_ones = [p for p in range(PARTITIONS) if self._after(p, position[p])]
+            if not open_ones:
+                return
+            p = random.choice(open_ones)
+            records = self._after(p, position[p])[: random.choice([1, 3, 8, 30])]
+            result = await applier.apply(RecordBatch(TOPIC, p, position[p], list(records)))
+            if isinstance(result, ReadAgain):
+                self.counts["reread"] += 1
+                position[p] = result.offset
+            else:
+                position[p] = records[-1].offset + 1
+
+    def _after(self, partition: int, offset: int) -> list[StoredRecord]:
+        return [record for record in self.log[partition] if record.offset >= offset]
+
+    async def _recover(self) -> None:
+        turns = Turns()
+        writer = self.writer(self.redis, self.settings, turns, None, self.mutate)
+        task = asyncio.create_task(self._work(writer, self.random))
+        await turns.settle(task)
+        for _ in range(3000):
+            if task.done():
+                break
+            await turns.grant(task)
+        else:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            pytest.fail("the worker makes no progress")
+        task.result()
+
+    async def _compare(self) -> None:
+        clean = StoreWriter(self.redis, self.settings)
+        for p in range(PARTITIONS):
+            last = self.log[p][-1].offset if self.log[p] else -1
+            marks = await clean.read_marks(TOPIC, p)
+            assert {*marks.items.tolist(), *marks.users.tolist(), marks.totals} == {last}
+        clicks = [click for some in self.clicks for click in some]
+        names = {hash_id(click.item): click.item for click in clicks}
+        oracle = Oracle(self.settings).learn(clicks)
+        await assert_store_is(oracle, self.redis, self.settings, names)
+        assert self.dead.buried == self.bad
+
+    async def _dump(self, pattern: bytes) -> dict[bytes, bytes]:
+        keys = [key async for key in self.redis.scan_iter(match=pattern, count=1000)]
+        pipeline = self.redis.pipeline(transaction=True)
+        for key in keys:
+            pipeline.dump(key)
+        return dict(zip(keys, await pipeline.execute(), strict=True))
+
+    async def _fall_back(self, pattern: bytes, kept: dict[bytes, bytes]) -> None:
+        """Redis comes back as it was: what was written since is lost."""
+        self.counts["falls"] += 1
+        keys = [key async for key in self.redis.scan_iter(match=pattern, count=1000)]
+        pipeline = self.redis.pipeline(transaction=True)
+        if keys:
+            pipeline.delete(*keys)
+        for key, value in kept.items():
+            pipeline.restore(key, 0, value)
+        await pipeline.execute()
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+async def redis(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Redis, Settings]]:
+    """A client, and settings under which lists are compacted often and lose nothing by it."""
+    monkeypatch.setattr(apply, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(apply, "log", structlog.wrap_logger(None, processors=[_drop]))
+    client = connect(settings)
+    yield client, small_lists(settings)
+    await client.aclose()
+
+
+def _drop(*_: Any) -> dict[str, Any]:
+    raise structlog.DropEvent
+
+
+async def test_every_run_ends_exact(redis: tuple[Redis, Settings]) -> None:
+    counts: dict[str, int] = {}
+    for seed in range(SEEDS):
+        model = Model(seed, *redis)
+        try:
+            await model.run()
+        except BaseException:
+            print(f"seed {seed}: {model.counts}")
+            raise
+        counts = {name: counts.get(name, 0) + n for name, n in model.counts.items()}
+    print(f"seeds 0…{SEEDS - 1}: {counts}")
+    # Else the runs were too tame to say anything.
+    assert min(counts.values()) >= SEEDS / 2
+
+
+def _without(line: str) -> Mutate:
+    def mutate(text: str) -> str:
+        fenced = "{APPLIED, last}" in text
+        assert text.count(line) == fenced, "the line to break is gone"
+        return text.replace(line, "")
+
+    return mutate
+
+
+REFUSAL = "if contained ~= tonumber(ARGV[1]) then return {REFUSED, contained} end"
+LOST = (
+    "if KEYS[3] and redis.call('GET', KEYS[3]) ~= ARGV[#ARGV] then return {REFUSED, contained} end"
+)
+REPEAT = "if contained >= last then return {CONTAINED, contained} end"
+
+
+def _unfenced(text: str) -> str:
+    return _without(REPEAT)(_without(REFUSAL)(text))
+
+
+def _take_all(folded: fold.Folded, rules: fold.FoldRules, _newer: Any) -> ItemDeltas:
+    return fold.item_deltas(folded, rules, lambda _, offsets: np.ones(len(offsets), np.bool_))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "users before items",
+        "offset not checked",
+        "gaps not refused",
+        "repeats added again",
+        "users after lost items",
+    ],
+)
+async def test_the_model_catches(
+    broken: str, redis: tuple[Redis, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutate: Mutate = str
+    writer = FaultyWriter
+    match broken:
+        case "users before items":
+            # Items leave the pass that users need; without it the order alone would matter.
+            writer, mutate = UsersFirst, _without(LOST)
+        case "offset not checked":
+            mutate = _unfenced
+        case "gaps not refused":
+            mutate = _without(REFUSAL)
+        case "users after lost items":
+            mutate = _without(LOST)
+        case "repeats added again":
+            monkeypatch.setattr(apply, "item_deltas", _take_all)
+    for seed in range(SEEDS):
+        model = Model(seed, *redis, writer=writer, mutate=mutate)
+        try:
+            await model.run()
+        except (AssertionError, pytest.fail.Exception) as found:
+            print(f"caught with seed {seed}: {str(found).splitlines()[0]}")
+            return
+    pytest.fail(f"{SEEDS} runs ended exact with {broken}")
+
+
+async def test_a_lane_that_ends_lets_go_of_who_waits_for_it() -> None:
+    applied: asyncio.Queue[RecordBatch] = asyncio.Queue()
+
+    async def apply_one(batch: RecordBatch) -> None:
+        applied.put_nowait(batch)
+        await asyncio.Event().wait()
+
+    failures: list[BaseException] = []
+    lanes = Lanes(apply_one, failures.append)
+    batches = [RecordBatch(TOPIC, 0, n, []) for n in range(4)]
+    async with asyncio.timeout(5):
+        await lanes.put(batches[0])
+        assert await applied.get() is batches[0]
+        await lanes.put(batches[1])
+        waits = asyncio.create_task(lanes.put(batches[2]))
+        await asyncio.sleep(0)
+        assert not waits.done()
+        lanes.drop(TOPIC, 0)
+        await waits
+        # A partition that comes back gets a lane of its own.
+        await lanes.put(batches[3])
+        assert await applied.get() is batches[3]
+    assert failures == []
+    lanes.close()
