@@ -31,7 +31,7 @@ __all__ = ["run_child", "run_parent", "serve_here"]
 
 log = structlog.get_logger("headwater.serve")
 
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 4.0
 _KILL_SECONDS = 9.0
 _BIND_SECONDS = 3.0
 _ENDS_ALLOWED = 5
@@ -41,7 +41,7 @@ _BACKLOG = 1024
 
 
 async def serve_here(settings: Settings) -> None:
-    """Serve in this process until cancelled, then finish what is under way."""
+    """Serve in this process until cancelled, then finish the requests that have been received."""
     listener = await _bound(settings.http.host, settings.http.port, shared=False)
     await _serve(settings, listener)
 

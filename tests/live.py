@@ -1,0 +1,112 @@
+"""A whole deployment with a small shop in it, for tests that talk to the server over the wire.
+
+Four departments of ten items; sessions stay within a department, so what belongs together is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from commands.stack import Stack
+from config.services import Services
+from config.settings import Settings, load_settings
+
+__all__ = ["DEPARTMENTS", "eventually", "live_settings", "shop"]
+
+DEPARTMENTS = ("tea", "bread", "fish", "soap")
+ITEMS = 10
+USERS = 40
+SEED = 20_260_101
+
+
+def live_settings(services: Services, home: Path, **groups: dict[str, Any]) -> Settings:
+    """Settings bound to `services`, with topics and a namespace of their own."""
+    own = secrets.token_hex(6)
+    found = load_settings(
+        kafka={
+            "events_topic": f"events-{own}",
+            "items_topic": f"items-{own}",
+            "dead_topic": f"events-{own}.dead",
+            "recommendations_topic": f"recommendations-{own}",
+            "group": f"headwater-{own}",
+            "partitions": 2,
+        },
+        store={"namespace": f"t{own}"},
+        services={"data_dir": home},
+        http={"port": 0, **groups.pop("http", {})},
+        **groups,
+    )
+    return services.bind(found)
+
+
+@asynccontextmanager
+async def shop(
+    services: Services, home: Path, *, processes: int = 1, **groups: dict[str, Any]
+) -> AsyncIterator[Stack]:
+    """Worker and server, with every event counted and every title known."""
+    settings = live_settings(services, home, **groups)
+    async with Stack(settings, workers=1, processes=processes, services=services) as stack:
+        async with aiohttp.ClientSession(stack.http_url) as http:
+            await _fill(http)
+        yield stack
+
+
+async def eventually(
+    ask: Callable[[], Awaitable[Any]], good: Callable[[Any], object], seconds: float = 20
+) -> Any:
+    """The first answer that is good; fails after `seconds`."""
+    limit = time.monotonic() + seconds
+    while True:
+        answer = await ask()
+        if good(answer):
+            return answer
+        if time.monotonic() > limit:
+            pytest.fail(f"not within {seconds} s; the last answer was {answer!r}")
+        await asyncio.sleep(0.02)
+
+
+async def _fill(http: aiohttp.ClientSession) -> None:
+    chance = random.Random(SEED)
+    print(f"seed {SEED}")
+    now = time.time_ns() // 1_000_000 - 3_600_000
+    events = []
+    for user in range(USERS):
+        department = DEPARTMENTS[user % len(DEPARTMENTS)]
+        for step, item in enumerate(chance.sample(range(ITEMS), 6)):
+            events.append(
+                {
+                    "user_id": f"u{user}",
+                    "item_id": f"{department}-{item}",
+                    "type": "view",
+                    "timestamp": now + user * 1000 + step * 20_000,
+                    "event_id": f"e{user}-{step}",
+                }
+            )
+    async with http.post("/v1/events", json=events) as answer:
+        assert await answer.json() == {"accepted": len(events), "rejected": []}
+    for department in DEPARTMENTS:
+        for item in range(ITEMS):
+            entry = {
+                "title": f"{department.title()} no. {item}",
+                "attributes": {"kind": department},
+            }
+            async with http.put(f"/v1/items/{department}-{item}", json=entry) as answer:
+                assert answer.status == 202
+
+    async def ready() -> tuple[int, int]:
+        async with http.get("/health/ready") as answer:
+            events = (await answer.json())["events"]
+        async with http.get(f"/v1/items/{DEPARTMENTS[-1]}-{ITEMS - 1}") as answer:
+            return events, answer.status
+
+    await eventually(ready, lambda found: found == (len(events), 200))

@@ -1,0 +1,247 @@
+"""The server's parts that need no service: decoding, quantiles, lag, and a store that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from config.errors import BadInput, StreamError
+from serving.answers import title_of
+from serving.bodies import Decoder, ItemBody, RecommendBody
+from serving.outage import Outage, StoreDown
+from serving.publishing import Publisher
+from serving.status import Sample, Status, quantile, sample_of
+from store.reader import ItemText
+from streams.producer import RecordProducer
+from tests.live import eventually
+
+_recommend: Decoder[RecommendBody] = Decoder(RecommendBody)
+
+
+class TestDecoder:
+    @given(st.binary(max_size=200))
+    def test_any_bytes_are_a_body_or_bad_input(self, body: bytes) -> None:
+        try:
+            assert isinstance(_recommend.read(body), RecommendBody)
+        except BadInput as error:
+            assert error.field
+
+    @given(
+        st.dictionaries(
+            st.sampled_from(["user_id", "session", "n", "exclude", "exclude_seen", "filter"]),
+            st.recursive(
+                st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=140),
+                lambda inner: st.lists(inner, max_size=3),
+                max_leaves=4,
+            ),
+        )
+    )
+    def test_what_passes_keeps_the_rules(self, value: dict[str, Any]) -> None:
+        try:
+            body = _recommend.read(msgspec.json.encode(value))
+        except BadInput as error:
+            assert error.field is not None
+            assert error.field == "body" or error.field.split("[")[0] in value
+            return
+        assert 1 <= body.n <= 100
+        ids = [body.user_id or "x", *(body.session or []), *(body.exclude or [])]
+        assert all(1 <= len(one) <= 128 for one in ids)
+
+    def test_what_is_planned_is_told_apart_from_what_is_unknown(self) -> None:
+        with pytest.raises(BadInput, match="not supported"):
+            _recommend.read(b'{"filter": {}}')
+        with pytest.raises(BadInput, match="unknown field"):
+            _recommend.read(b'{"filters": {}}')
+
+    def test_items_keep_their_attributes(self) -> None:
+        reader: Decoder[ItemBody] = Decoder(ItemBody)
+        body = reader.read(b'{"attributes": {"a": 1.5, "b": ["x"], "c": null, "d": true}}')
+        assert body.attributes == {"a": 1.5, "b": ["x"], "c": None, "d": True}
+
+
+class TestQuantile:
+    def test_interpolates_within_a_bucket(self) -> None:
+        buckets = [(0.1, 50.0), (0.2, 100.0), (math.inf, 100.0)]
+        assert quantile(buckets, 0.5) == pytest.approx(0.1)
+        assert quantile(buckets, 0.75) == pytest.approx(0.15)
+        assert quantile(buckets, 1.0) == pytest.approx(0.2)
+
+    def test_beyond_the_last_bound_it_is_that_bound(self) -> None:
+        assert quantile([(0.1, 1.0), (math.inf, 100.0)], 0.99) == pytest.approx(0.1)
+
+    def test_nothing_counted(self) -> None:
+        assert quantile([], 0.5) is None
+        assert quantile([(0.1, 0.0), (math.inf, 0.0)], 0.5) is None
+
+    @given(st.lists(st.floats(0.0001, 9.9), min_size=1, max_size=60), st.floats(0.01, 1))
+    def test_lies_in_the_bucket_of_the_true_quantile(
+        self, values: list[float], share: float
+    ) -> None:
+        bounds = [0.01, 0.1, 1.0, 10.0, math.inf]
+        buckets = [(bound, float(sum(v <= bound for v in values))) for bound in bounds]
+        found = quantile(buckets, share)
+        true = sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+        at = int(np.searchsorted(bounds, true))
+        assert found is not None
+        assert ([0.0, *bounds][at] - 1e-9) <= found <= bounds[at] + 1e-9
+
+
+def _sample(at: float, applied: float = 0, lag: float | None = 0, **more: float) -> Sample:
+    return Sample(at, applied=applied, passed=applied, lag=lag, **more)
+
+
+class TestStatus:
+    def test_reads_the_metrics_of_all_processes(self) -> None:
+        applied = CounterMetricFamily("headwater_events_applied", "", value=7)
+        rejected = CounterMetricFamily("headwater_events_rejected", "", labels=["reason"])
+        rejected.add_metric(["a"], 2)
+        rejected.add_metric(["b"], 1)
+        lag = GaugeMetricFamily("headwater_consumer_lag_records", "", labels=["topic", "partition"])
+        lag.add_metric(["events", "0"], 3)
+        lag.add_metric(["events", "1"], 4)
+        seen = HistogramMetricFamily(
+            "headwater_event_visible_seconds", "", [("0.1", 5), ("+Inf", 7)], sum_value=1
+        )
+        found = sample_of([applied, rejected, lag, seen], 12.0)
+        assert found.applied == 7
+        assert found.passed == 10
+        assert found.lag == 7
+        assert found.visible == ((0.1, 5.0), (math.inf, 7.0))
+        assert sample_of([], 1.0).lag is None
+
+    def test_rates_and_the_hit_rate_are_those_of_the_latest_seconds(self) -> None:
+        status = Status()
+        for second in range(20):
+            status.add(
+                _sample(100 + second, applied=10_000 + 50.0 * second, predictions=second, hits=3)
+            )
+        assert status.latest["events_per_second"] == pytest.approx(50)
+        assert status.latest["history"] == [50.0] * 19
+        assert status.hit_rate() == 0
+        assert status.latest["visible_p50_ms"] is None
+
+    def test_the_hit_rate_of_a_stream_that_paused_is_its_last(self) -> None:
+        status = Status()
+        assert status.hit_rate() is None
+        status.add(_sample(1))
+        assert status.hit_rate() is None
+        status.add(_sample(2, predictions=8, hits=2))
+        status.add(_sample(3, predictions=8, hits=2))
+        assert status.hit_rate() == pytest.approx(0.25)
+
+    def test_lag_is_how_old_the_logs_end_was_where_the_workers_are(self) -> None:
+        status = Status()
+        assert status.lag_seconds() is None
+        for second in range(100):  # 100 events/s come in; workers pass 40/s
+            passed, end = 40.0 * second, 100.0 * second
+            status.add(_sample(second, applied=passed, lag=end - passed))
+        # They stand at 3,960, where the log's end was 60 s ago (at 39.6 s, so the sample of 39).
+        assert status.lag_seconds() == pytest.approx(60)
+        status.add(_sample(100, applied=10_000, lag=0))
+        assert status.lag_seconds() == 0
+        status.add(_sample(101, applied=10_000, lag=None))
+        assert status.lag_seconds() is None
+
+    async def test_everybody_who_watches_gets_the_same(self) -> None:
+        status = Status()
+        running = asyncio.create_task(status.run())
+        try:
+            first, second = await asyncio.gather(status.next(), status.next())
+        finally:
+            running.cancel()
+        assert first is second
+        assert first["history"] == []
+
+
+class TestOutage:
+    async def test_a_store_that_fails_is_asked_by_the_probe_alone(self) -> None:
+        up = False
+        pings = reads = 0
+
+        async def ping() -> None:
+            nonlocal pings
+            pings += 1
+            if not up:
+                raise RedisConnectionError("refused")
+
+        async def read(value: int) -> int:
+            nonlocal reads
+            reads += 1
+            if not up:
+                raise RedisConnectionError("refused")
+            return value
+
+        outage = Outage(ping, 1)
+        for _ in range(5):
+            with pytest.raises(StoreDown) as down:
+                await outage.ask(read, 1)
+            assert down.value.cause == "store_unreachable"
+        assert reads == 1
+        up = True
+
+        async def ask() -> int | None:
+            try:
+                return await outage.ask(read, 7)
+            except StoreDown:
+                return None
+
+        assert await eventually(ask, lambda found: found == 7) == 7
+        assert pings >= 1
+        outage.close()
+
+    async def test_a_store_that_hangs_is_given_up_in_time(self) -> None:
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        outage = Outage(hang, 0.05)
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreDown) as down:
+                await outage.ask(hang)
+        assert down.value.cause == "store_timeout"
+        outage.close()
+
+    async def test_other_errors_pass_and_change_nothing(self) -> None:
+        async def wrong() -> None:
+            raise KeyError("a bug")
+
+        async def fine() -> int:
+            return 1
+
+        outage = Outage(wrong, 1)
+        with pytest.raises(KeyError):
+            await outage.ask(wrong)
+        assert await outage.ask(fine) == 1
+
+
+async def test_a_publisher_refuses_what_would_block_the_loop() -> None:
+    producer = RecordProducer("127.0.0.1:1")  # nobody listens there
+    publisher = Publisher(producer)
+    try:
+        batch = [("t", b"k", b"v", None)] * 10_000
+        first = asyncio.create_task(publisher.send(batch))
+        second = asyncio.create_task(publisher.send(batch))
+        await asyncio.sleep(0)
+        with pytest.raises(StreamError, match="does not keep up"):
+            await publisher.send(batch[:1])
+        results = await asyncio.gather(first, second, return_exceptions=True)
+        assert all(isinstance(result, StreamError) for result in results)
+    finally:
+        with pytest.raises(StreamError):
+            await asyncio.to_thread(producer.close, 0.1)
+
+
+def test_a_title_comes_from_the_catalogue() -> None:
+    assert (
+        title_of(ItemText("i", b'{"item_id":"i","title":"T","attributes":{"title":"no"}}')) == "T"
+    )
+    assert title_of(ItemText("i", b'{"item_id":"i"}')) == ""
+    assert title_of(ItemText("i", None)) == ""
