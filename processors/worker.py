@@ -114,12 +114,14 @@ def make_app(settings: Settings) -> faust.App:
         """A Redis that came back without its end is behind what was applied: read again."""
         for topic, partition, applied in app.consumer.contained():
             try:
-                offset = await applier(topic).contained(topic, partition)
+                lost = await applier(topic).contained(topic, partition) < applied
             except RedisError:
                 return  # the next batch waits for Redis anyway
-            if offset < applied:
+            if lost:
+                offset = await position(topic, partition)
                 log.warning("the store lost its end", topic=topic, partition=partition)
-                await app.consumer.seek_to(topic, partition, offset + 1)
+                app.consumer.applied(topic, partition, offset - 1)
+                await app.consumer.seek_to(topic, partition, offset)
 
     @app.on_partitions_revoked.connect
     async def drop_lanes(_sender: Any, revoked: set[TP], **_: Any) -> None:

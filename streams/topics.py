@@ -38,6 +38,11 @@ def ensure_topics(settings: Settings) -> None:
     for topic, future in futures.items():
         try:
             future.result(_WAIT_SECONDS)
+        except TimeoutError:
+            raise StreamError(
+                f"Kafka at {settings.kafka.bootstrap} does not answer within {_WAIT_SECONDS} s; "
+                "check the address and whether it runs"
+            ) from None
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise StreamError(
