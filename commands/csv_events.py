@@ -29,7 +29,7 @@ from streams.event import Event, EventRules, Rejection, invalid, time_of
 if TYPE_CHECKING:
     from _csv import Reader
 
-__all__ = ["EventFile", "Row", "read_items"]
+__all__ = ["EventFile", "Row", "problem_of", "read_items"]
 
 EVENT_COLUMNS = ("timestamp_ms", "user_id", "item_id", "type")
 _DIGITS = 15
@@ -119,6 +119,12 @@ def read_items(path: Path) -> Iterator[CatalogueItem | tuple[int, Rejection]]:
                 yield msgspec.convert(item, CatalogueItem)
             except msgspec.ValidationError as error:
                 yield rows.line_num, invalid(error)
+
+
+def problem_of(line: int, rejection: Rejection) -> str:
+    """What is wrong with a row, for a person."""
+    field, text = rejection.field, str(rejection)
+    return f"line {line}: {text}" if not field or field in text else f"line {line}: {field}: {text}"
 
 
 def _event(row: list[str], place: list[int | None], shift_ms: int) -> Event:

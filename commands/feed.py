@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from commands.csv_events import EventFile, read_items
+from commands.csv_events import EventFile, problem_of, read_items
 from commands.process import Json, print_json, say
 from config.errors import SettingsError
 from config.settings import Settings, load_settings
@@ -80,7 +80,7 @@ def feed(
     bad = [item for item in catalogue if not isinstance(item, CatalogueItem)]
     if items is not None:
         send_items(settings, good)
-        _report(items, [f"line {line}: {rejection}" for line, rejection in bad], len(bad))
+        _report(items, [problem_of(*one) for one in bad], len(bad))
     problems: list[str] = []
     rejected = 0
     begin = time.monotonic()
@@ -93,7 +93,7 @@ def feed(
                 if isinstance(row.event, Rejection):
                     rejected += 1
                     if len(problems) < _SHOWN_REJECTIONS:
-                        problems.append(f"line {row.line}: {row.event}")
+                        problems.append(problem_of(row.line, row.event))
                     continue
                 yield row.event
                 bar.update(task, completed=row.position)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from commands.csv_events import EventFile
+from commands.csv_events import EventFile, problem_of
 from commands.protocol import SHOWN, Score, rank_of
 from config.errors import BadInput
 from config.settings import Settings
@@ -52,7 +52,7 @@ def read_columns(file: EventFile) -> tuple[EventColumns, list[str]]:
     for row in file.rows():
         event = row.event
         if isinstance(event, Rejection):
-            problems.append(f"line {row.line}: {event}")
+            problems.append(problem_of(row.line, event))
             continue
         user, item, session = event.user_id, event.item_id, event.session_id
         if user not in users:
