@@ -1,0 +1,198 @@
+"""The console page in a real browser: what somebody sees who looks, clicks and types.
+
+Needs Chromium. Where there is none the tests are skipped and say so; with CI=true they fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, ViewportSize, async_playwright, expect
+
+from commands.stack import Stack
+from config.services import Services
+from tests.live import DEPARTMENTS, eventually, shop
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DESK = ViewportSize(width=1280, height=900)
+PHONE = ViewportSize(width=390, height=844)
+PATIENCE_MS = 20_000
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        reason = "no chromium on the PATH: apt-get install chromium"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def live(
+    chromium: str, services: Services, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
+    async with shop(services, tmp_path_factory.mktemp("console")) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def opened(
+    chromium: str, live: Stack, viewport: ViewportSize = DESK, **options: Any
+) -> AsyncIterator[Page]:
+    """The page, loaded and live. Fails when the browser complained about anything."""
+    complaints: list[str] = []
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=arguments)
+        try:
+            page = await browser.new_page(viewport=viewport, **options)
+            page.set_default_timeout(PATIENCE_MS)
+            expect.set_options(timeout=PATIENCE_MS)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on(
+                "console",
+                lambda said: complaints.append(said.text) if said.type == "error" else None,
+            )
+            page.on(
+                "request",
+                lambda request: (
+                    None
+                    if request.url.startswith((live.http_url, "data:"))
+                    else complaints.append(f"asked for {request.url}")
+                ),
+            )
+            await page.goto(live.http_url)
+            await expect(page.locator("#connection")).to_have_text("live")
+            await expect(page.locator("#trending .item")).to_have_count(12)
+            await expect(page.locator("#recommended .item")).to_have_count(12)
+            yield page
+        finally:
+            await browser.close()
+    assert complaints == []
+
+
+async def shown(page: Page) -> list[str]:
+    rows = page.locator("#recommended li")
+    return [str(await row.get_attribute("data-item")) for row in await rows.all()]
+
+
+def department(item: str) -> str:
+    return item.split("-")[0]
+
+
+async def test_the_numbers_are_live(chromium: str, live: Stack, tmp_path: Path) -> None:
+    async with opened(chromium, live) as page:
+        await expect(page.locator("#events")).to_have_text("240")
+        await expect(page.locator("#lag")).to_have_text("0")
+        await expect(page.locator("#rate")).to_have_text("0")
+        await page.wait_for_function("document.querySelector('#spark .line').getAttribute('d')")
+        await page.screenshot(path=tmp_path / "desk.png")
+
+
+async def test_an_anonymous_session_changes_what_is_recommended(chromium: str, live: Stack) -> None:
+    async with opened(chromium, live) as page:
+        before = await shown(page)
+        first = page.locator("#trending .item").first
+        item = str(await page.locator("#trending li").first.get_attribute("data-item"))
+        await first.click()
+        await expect(page.locator("#session li")).to_have_count(1)
+        await page.wait_for_function(
+            "before => [...document.querySelectorAll('#recommended li')]"
+            ".map(row => row.dataset.item).join() !== before",
+            arg=",".join(before),
+        )
+        after = await shown(page)
+        assert {department(one) for one in after[:9]} == {department(item)}
+        title = f"{department(item).title()} no. "
+        await expect(page.locator("#session li").first).to_contain_text(title)
+        await expect(page.locator("#recommended .name").first).to_contain_text(title)
+        await expect(page.locator("#timing")).to_contain_text("ms to answer")
+
+        await page.locator("#clear").click()
+        await expect(page.locator("#session li")).to_have_count(0)
+        await page.wait_for_function(
+            "before => [...document.querySelectorAll('#recommended li')]"
+            ".map(row => row.dataset.item).join() === before",
+            arg=",".join(before),
+        )
+
+
+async def test_a_click_of_a_user_is_an_event_that_changes_the_answer(
+    chromium: str, live: Stack
+) -> None:
+    async with opened(chromium, live) as page:
+        await page.locator("#user").fill("visitor <b>1</b>")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#session-title")).to_have_text("Session of visitor <b>1</b>")
+        await expect(page.locator("#session-empty")).to_be_visible()
+        item = str(await page.locator("#trending li").nth(1).get_attribute("data-item"))
+        await page.locator("#trending .item").nth(1).click()
+        await expect(page.locator("#timing")).to_contain_text("ms click to new answer")
+        await expect(page.locator("#session li")).to_have_count(1)
+        assert {department(one) for one in (await shown(page))[:9]} == {department(item)}
+
+        await page.locator("#nobody").click()
+        await expect(page.locator("#session-title")).to_have_text("Your session")
+        await expect(page.locator("#user")).to_have_value("")
+        await page.locator("#user").fill("visitor <b>1</b>")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#session li")).to_have_count(1)
+
+
+async def test_the_keyboard_is_enough(chromium: str, live: Stack) -> None:
+    async with opened(chromium, live) as page:
+        await page.keyboard.press("Tab")
+        await expect(page.locator(".skip")).to_be_focused()
+        await page.keyboard.press("Tab")
+        await expect(page.locator("input[name=window]").first).to_be_focused()
+        await page.keyboard.press("ArrowRight")
+        await expect(page.locator("input[value='24h']")).to_be_checked()
+        await page.keyboard.press("Tab")
+        row = page.locator("#trending .item").first
+        await expect(row).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#session li")).to_have_count(1)
+        await expect(row).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_phone_needs_no_sideways_scrolling(
+    chromium: str, live: Stack, tmp_path: Path, scheme: str
+) -> None:
+    async with opened(chromium, live, PHONE, color_scheme=scheme) as page:
+        await page.locator("#recommended .item").first.click()
+        await expect(page.locator("#session li")).to_have_count(1)
+        assert await page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        paper = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness = sum(int(part) for part in paper[4:-1].split(","))
+        assert (brightness < 200) == (scheme == "dark")
+        await page.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)
+
+
+async def test_titles_are_text_whatever_they_hold(chromium: str, live: Stack) -> None:
+    async with opened(chromium, live) as page:
+        title = "<img src=x onerror=alert(1)>"
+        item = f"{DEPARTMENTS[0]}-0"
+        put = await page.request.put(f"{live.http_url}/v1/items/{item}", data={"title": title})
+        assert put.status == 202
+        await page.locator("#user").fill("u0")
+        row = page.locator(f"#recommended li[data-item='{item}'] .name")
+
+        async def read() -> str:
+            await page.locator("#who button[type=submit]").click()
+            await expect(row).to_have_count(1)
+            return await row.inner_text()
+
+        await eventually(read, lambda text: title in text)
+        assert await page.locator("main img").count() == 0
