@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+import numpy as np
+from redis.exceptions import RedisError
 from yarl import URL
 
 from commands.csv_events import EventFile, read_items
@@ -33,6 +35,7 @@ from config.settings import EventSettings, Settings, load_settings
 from processors.catalogue import CatalogueItem
 from store.connect import connect
 from store.reader import StoreReader
+from streams.columns import hash_id
 from streams.event import Event, Rejection, time_of
 
 __all__ = ["DemoData", "demo", "from_file"]
@@ -41,6 +44,8 @@ DEFAULT_RATE = 2000.0
 _USERS = 3
 _SHOWN = 5
 _POLL_SECONDS = 0.1
+_ANSWER_SECONDS = 15.0
+_REMEMBERED_SECONDS = 2.5
 _STALLED_SECONDS = 120.0
 
 
@@ -145,7 +150,6 @@ async def _stream(stack: Stack, data: DemoData, rate: float, json: bool) -> None
                 yield msgspec.structs.replace(event, timestamp=time_of(event) + shift)
 
         def send(stop: threading.Event) -> int:
-            send_items(settings, data.items)
             return send_events(
                 settings,
                 events(),
@@ -154,50 +158,87 @@ async def _stream(stack: Stack, data: DemoData, rate: float, json: bool) -> None
                 stop=stop,
             )
 
-        timeout = aiohttp.ClientTimeout(total=10)
-        async with aiohttp.ClientSession(stack.http_url, timeout=timeout) as http:
-            sending = asyncio.create_task(in_background(send))
-            announcing = asyncio.create_task(_announce(stack, http, json))
-            try:
-                await asyncio.gather(sending, announcing)
-            finally:
-                sending.cancel()
-                announcing.cancel()
-                await asyncio.gather(sending, announcing, return_exceptions=True)
-            await _until_counted(settings, sending.result())
-    async with aiohttp.ClientSession(stack.http_url, timeout=timeout) as http:
+        async def send_and_wait() -> None:
+            await in_background(lambda _: send_items(settings, data.items))
+            await _until_known(settings, data.items)
+            await _until_counted(settings, await in_background(send))
+
+        counted = asyncio.create_task(send_and_wait())
+        try:
+            async with _client(stack) as http:
+                await _until_answering(http, counted)
+            announce(stack, json)
+            await counted
+        finally:
+            counted.cancel()
+            await asyncio.gather(counted, return_exceptions=True)
+    async with _client(stack) as http:
         await _show(http, list(dict.fromkeys(reversed(latest_users)))[:_USERS], json)
 
 
-async def _announce(stack: Stack, http: aiohttp.ClientSession, json: bool) -> None:
-    """Announce the deployment once something trends and a recommendation can be made from it."""
-    while True:
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            trending = await _items(http, "/v1/trending?n=3")
-            if trending:
-                item = quote(trending[0]["item_id"], safe="")
-                if len(await _items(http, f"/v1/items/{item}/similar?n={_SHOWN}")) == _SHOWN:
-                    break
+def _client(stack: Stack) -> aiohttp.ClientSession:
+    timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+    return aiohttp.ClientSession(stack.http_url, timeout=timeout)
+
+
+async def _until_answering(http: aiohttp.ClientSession, counted: asyncio.Task[None]) -> None:
+    """Wait until something trends and goes with enough else to recommend.
+
+    Data too small for that are waited for to the end; raises what ended `counted` early.
+    """
+    last_look = False
+    while not last_look:
+        if counted.done():
+            counted.result()
+            # What servers remember of a moment ago is gone by now.
+            await asyncio.sleep(_REMEMBERED_SECONDS)
+            last_look = True
+        trending = await _items(http, "/v1/trending?n=3")
+        if trending:
+            item = quote(trending[0]["item_id"], safe="")
+            if len(await _items(http, f"/v1/items/{item}/similar?n={_SHOWN}")) == _SHOWN:
+                return
         await asyncio.sleep(_POLL_SECONDS)
-    announce(stack, json)
+
+
+async def _until_known(settings: Settings, items: list[CatalogueItem]) -> None:
+    """Wait until the store has the catalogue, so that nothing is shown without its title."""
+    ids = np.array([hash_id(item.item_id) for item in items], np.uint64)
+
+    async def known(reader: StoreReader) -> int:
+        return sum(text.catalogue is not None for text in await reader.texts(ids))
+
+    await _until_stored(settings, known, len(items), "items")
 
 
 async def _until_counted(settings: Settings, sent: int) -> None:
     """Wait until the store counts as many events as were sent, or more: others may send too."""
+
+    async def counted(reader: StoreReader) -> int:
+        return (await reader.totals()).get("events", 0)
+
+    await _until_stored(settings, counted, sent, "events")
+
+
+async def _until_stored(
+    settings: Settings, count: Callable[[StoreReader], Awaitable[int]], wanted: int, what: str
+) -> None:
     redis = connect(settings)
     try:
         reader = StoreReader(redis, settings)
-        counted, moved = -1, time.monotonic()
-        while counted < sent:
-            found = (await reader.totals()).get("events", 0)
-            if found != counted:
-                counted, moved = found, time.monotonic()
+        stored, moved = -1, time.monotonic()
+        while stored < wanted:
+            found = await count(reader)
+            if found != stored:
+                stored, moved = found, time.monotonic()
             elif time.monotonic() - moved > _STALLED_SECONDS:
                 raise ServiceError(
-                    f"{counted:,} of {sent:,} events were counted, and nothing more for "
+                    f"{stored:,} of {wanted:,} {what} reached the store, and nothing more for "
                     f"{_STALLED_SECONDS:.0f} s; look at the worker's log"
                 )
             await asyncio.sleep(_POLL_SECONDS)
+    except RedisError as error:
+        raise ServiceError(f"Redis does not answer: {error}") from error
     finally:
         await redis.aclose()
 
@@ -214,11 +255,18 @@ async def _show(http: aiohttp.ClientSession, users: list[str], json: bool) -> No
 
 
 async def _items(http: aiohttp.ClientSession, path: str) -> list[dict[str, Any]]:
-    """The items of an answer; raises aiohttp.ClientError for one that is not 200."""
-    async with http.get(URL(path, encoded=True)) as answer:
-        answer.raise_for_status()
-        items: list[dict[str, Any]] = (await answer.json())["items"]
-        return items
+    """The items of an answer. Raises ServiceError when there is none for too long."""
+    limit = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        try:
+            async with http.get(URL(path, encoded=True)) as answer:
+                answer.raise_for_status()
+                items: list[dict[str, Any]] = (await answer.json())["items"]
+                return items
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if time.monotonic() > limit:
+                raise ServiceError(f"the server does not answer {path}: {error!r}") from error
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 def _print(line: str) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -141,23 +142,39 @@ def get(url: str) -> dict[str, object]:
         return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes in /proc")
-def test_from_start_to_interrupt(tmp_path: Path) -> None:
+IN_PROC = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="looks at processes in /proc"
+)
+
+
+@contextmanager
+def started(tmp_path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A demo as a process, and the file of its output; nothing may be left of it afterwards."""
     home, out, err = tmp_path / "home of it", tmp_path / "out", tmp_path / "err"
     env = {**os.environ, "HEADWATER_SERVICES__DATA_DIR": str(home), "HEADWATER_HTTP__PORT": "0"}
-    command = [sys.executable, "-m", "commands", "demo", "--rate", "150"]
+    command = [sys.executable, "-m", "commands", "demo", *arguments]
     with out.open("w") as stdout, err.open("w") as stderr:
         demo = subprocess.Popen(
-            [*command, "--data", str(write_shop(tmp_path))],
-            env=env,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
+            command, env=env, stdout=stdout, stderr=stderr, start_new_session=True
         )
     try:
+        yield demo, out
+        assert demo.wait(60) == 0, err.read_text()
+    finally:
+        demo.kill()
+        demo.wait()
+    wait_until(lambda: not list(processes_of(home)), 10, "processes left")
+    assert not list(home.iterdir())
+    assert "Traceback" not in err.read_text()
+
+
+@IN_PROC
+def test_from_start_to_interrupt(tmp_path: Path) -> None:
+    path = write_shop(tmp_path)
+    with started(tmp_path, "--data", str(path), "--rate", "150") as (demo, out):
 
         def said(text: str) -> bool:
-            assert demo.poll() is None, err.read_text()
+            assert demo.poll() is None, (tmp_path / "err").read_text()
             return text in out.read_text()
 
         wait_until(lambda: said("console: http://"), 120, "console line")
@@ -170,17 +187,29 @@ def test_from_start_to_interrupt(tmp_path: Path) -> None:
         assert trending[0]["title"].startswith("Thing ")
         assert "Ctrl-C" not in out.read_text()
         wait_until(lambda: said("Ctrl-C"), 120, "end of the stream")
-        shown = re.findall(
-            r"^  to visitor \d+: (Thing \d+(?: · Thing \d+){4})$", out.read_text(), re.M
-        )
-        assert len(shown) == 3
-        assert list(processes_of(home))
-        assert demo.poll() is None
+        line = r"^  to visitor \d+: Thing \d+(?: · Thing \d+){4}$"
+        assert len(re.findall(line, out.read_text(), re.MULTILINE)) == 3
+        assert len(list(processes_of(tmp_path / "home of it"))) > 3
         demo.send_signal(signal.SIGINT)
-        assert demo.wait(30) == 0
-    finally:
-        demo.kill()
-        demo.wait()
-    wait_until(lambda: not list(processes_of(home)), 10, "processes left")
-    assert not list(home.iterdir())
-    assert "Traceback" not in err.read_text()
+
+
+@IN_PROC
+def test_too_little_for_a_recommendation_is_shown_too(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("timestamp_ms,user_id,item_id,type\n1000,u,a,view\n2000,u,b,view\n")
+    with started(tmp_path, "--data", str(path), "--json") as (demo, out):
+        wait_until(lambda: demo.poll() is not None or out.read_text(), 120, "ready")
+        ready = json.loads(out.read_text())
+        assert ready["ready"] is True
+        assert get(f"{ready['http']}/v1/trending?n=3")["items"]
+        wait_until(lambda: "to u: " in (tmp_path / "err").read_text(), 30, "the user")
+        demo.send_signal(signal.SIGTERM)
+
+
+@IN_PROC
+def test_an_interrupt_while_it_starts(tmp_path: Path) -> None:
+    path = write_shop(tmp_path)
+    with started(tmp_path, "--data", str(path)) as (demo, _):
+        home = tmp_path / "home of it"
+        wait_until(lambda: list(home.glob("demo-*/kafka")), 60, "Kafka's folder")
+        demo.send_signal(signal.SIGINT)
