@@ -71,6 +71,9 @@ def problem_of(error: Exception, request: web.BaseRequest) -> web.Response:
         return problem(503, detail, headers={"Retry-After": RETRY_SECONDS})
     if isinstance(error, HttpProcessingError | web.RequestPayloadError):
         return problem(400, "the body cannot be read as its headers describe it", field="body")
+    if isinstance(error, ConnectionError):  # who asked has gone in the middle of the body
+        log.debug("client gone", path=request.path)
+        return problem(400, "the connection ended before the body did", field="body")
     log.error("request failed", path=request.path, exc_info=error)
     return problem(500, "something went wrong here; the server's log says what")
 

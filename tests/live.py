@@ -20,6 +20,7 @@ import pytest
 from commands.stack import Stack
 from config.services import Services
 from config.settings import Settings, load_settings
+from processors.popularity import WINDOWS
 
 __all__ = ["DEPARTMENTS", "eventually", "live_settings", "shop"]
 
@@ -78,7 +79,8 @@ async def eventually(
 async def _fill(http: aiohttp.ClientSession) -> None:
     chance = random.Random(SEED)
     print(f"seed {SEED}")
-    now = time.time_ns() // 1_000_000 - 3_600_000
+    # Recent, so that what tests do now does not push it out of the trending of an hour.
+    now = time.time_ns() // 1_000_000 - 600_000
     events = []
     for user in range(USERS):
         department = DEPARTMENTS[user % len(DEPARTMENTS)]
@@ -103,10 +105,16 @@ async def _fill(http: aiohttp.ClientSession) -> None:
             async with http.put(f"/v1/items/{department}-{item}", json=entry) as answer:
                 assert answer.status == 202
 
-    async def ready() -> tuple[int, int]:
+    async def ready() -> tuple[int, int, list[int]]:
         async with http.get("/health/ready") as answer:
-            events = (await answer.json())["events"]
+            counted = (await answer.json())["events"]
         async with http.get(f"/v1/items/{DEPARTMENTS[-1]}-{ITEMS - 1}") as answer:
-            return events, answer.status
+            status = answer.status
+        trending = []
+        for window in WINDOWS:
+            async with http.get(f"/v1/trending?n=100&window={window}") as answer:
+                trending.append(len((await answer.json())["items"]))
+        return counted, status, trending
 
-    await eventually(ready, lambda found: found == (len(events), 200))
+    everything = len(events), 200, [len(DEPARTMENTS) * ITEMS] * len(WINDOWS)
+    await eventually(ready, lambda found: found == everything)

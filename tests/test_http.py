@@ -464,7 +464,7 @@ async def test_while_redis_is_down_the_last_trending_is_shown(
             aiohttp.ClientSession(stack.http_url) as http,
         ):
             paths = ("/v1/recommendations/u1?n=5", "/v1/items/tea-1/similar?n=5", "/v1/trending")
-            assert len(ids(await get(http, "/v1/trending"))) == 20  # from now on it is kept
+            assert len(ids(await get(http, "/v1/trending"))) == 20  # from now on they are kept
             os.kill(breakable.redis.pid, signal.SIGSTOP)
             try:
                 started = time.monotonic()
