@@ -30,9 +30,9 @@ from serving.outage import Outage, StoreDown
 from serving.problems import problem_of
 from serving.publishing import Publisher
 from serving.recommend import Recommender
-from serving.shared_reader import SharedReader
 from serving.status import Status
 from store.connect import connect
+from store.reader import StoreReader
 from streams.event import EventRules
 from streams.producer import RecordProducer
 from streams.topics import bootstrap_of
@@ -90,7 +90,7 @@ async def _boundary(request: web.Request, handler: Handler) -> web.StreamRespons
 async def _context(settings: Settings) -> AsyncIterator[Context]:
     redis = connect(settings)
     producer = RecordProducer(bootstrap_of(settings), largest=settings.kafka.max_record_bytes)
-    reader = SharedReader(redis, settings)
+    reader = StoreReader(redis, settings)
     outage = Outage(reader.ping, settings.redis.timeout_seconds)
     context = Context(
         settings=settings,

@@ -2,6 +2,7 @@
 
 `keys.py` names the keys, `layout.py` packs and unpacks what stands under them. `writer.py` reads
 sessions, commits a batch with its offset (the scripts are in `lua/`) and compacts lists;
-`reader.py` reads for answers, one MGET a step.
+`reader.py` reads for answers, one MGET a
+step that the requests of a moment share (`shared.py`).
 Next: `serving/`, which ranks what the reader brings.
 """

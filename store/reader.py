@@ -1,16 +1,16 @@
 """What servers read: sessions, neighbour lists, names, trending. One MGET a step.
 
-Requests of the same moment share their MGET (`SharedReads`). Parsed lists are kept for
+Requests of the same moment share their MGET (`shared.py`). Parsed lists are kept for
 `http.list_cache_ms`, so an answer is at most that much older than Redis; what changes slowly
-(totals, repeat prior, trending) is read once a second at most; names never change.
+(totals, repeat prior, trending) is read once a second; names never change.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,14 @@ from processors.session import SessionTable
 from serving.rank import Knowledge, Neighbours
 from store.keys import Keys
 from store.layout import ItemLists, sum_lists, unpack_sessions
+from store.shared import Refreshed, SharedReads
 from streams.columns import U64
 
-__all__ = ["Interner", "ItemText", "SharedReads", "StoreReader", "Trending"]
+__all__ = ["Interner", "ItemText", "StoreReader", "Trending"]
 
 _SLOW_SECONDS = 1.0
+_FAR_EXPONENT = 100.0
+"""Past e to this power the moment to which weights decay is moved on."""
 _TREND_DEPTH = 200
 _KEPT_LISTS = 200_000
 
@@ -75,49 +78,6 @@ class Interner:
         return self._ids[index]
 
 
-class SharedReads:
-    """Puts the keys that several requests ask for in one turn of the event loop into one MGET."""
-
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        self._waiting: list[tuple[list[bytes], asyncio.Future[list[bytes | None]]]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def get(self, keys: list[bytes]) -> list[bytes | None]:
-        """The values of keys, in order. Raises redis.RedisError."""
-        if not keys:
-            return []
-        future: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((keys, future))
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._start)
-        return await future
-
-    def _start(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        task = asyncio.get_running_loop().create_task(self._read(waiting))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _read(
-        self, waiting: list[tuple[list[bytes], asyncio.Future[list[bytes | None]]]]
-    ) -> None:
-        place: dict[bytes, int] = {}
-        for keys, _ in waiting:
-            for key in keys:
-                place.setdefault(key, len(place))
-        try:
-            values: list[bytes | None] = await self._redis.mget(list(place))  # type: ignore[assignment]
-        except Exception as error:  # whoever waits gets it
-            for _, future in waiting:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for keys, future in waiting:
-            if not future.done():
-                future.set_result([values[place[key]] for key in keys])
-
-
 class StoreReader:
     """Everything that answers are made of. Raises redis.RedisError as redis-py does."""
 
@@ -131,10 +91,13 @@ class StoreReader:
         self._list_seconds = settings.http.list_cache_ms / 1000
         self._lists: dict[int, tuple[float, Neighbours | None]] = {}
         self._names: dict[int, str] = {}
-        # A decayed weight is only ever compared with others, so any fixed moment will do.
-        self._moment = int(time.time())
-        self._knowledge: tuple[float, Knowledge, int] | None = None
-        self._trending: dict[str, tuple[float, Trending]] = {}
+        # Decayed weights are only ever compared with each other, so any one moment will do.
+        self._moment: int | None = None
+        self._known = Refreshed(self._read_known, _SLOW_SECONDS)
+        self._trending = {
+            window: Refreshed(partial(self._read_trending, window), _SLOW_SECONDS)
+            for window in WINDOWS
+        }
 
     async def history(self, user: int) -> SessionTable:
         """A table of one user (a hash), without events where nothing is known."""
@@ -154,14 +117,16 @@ class StoreReader:
         missing = [i for i in wanted if i not in found]
         if missing:
             ids = np.array(missing, np.uint64)
+            if self._moment is None:
+                await self._known.get()
             values = await self._shared.get(self._keys.neighbours(ids))
             self._keep(missing, values, now + self._list_seconds)
             found |= {i: self._lists[i][1] for i in missing}
         return [found[i] for i in wanted]
 
     async def knowledge(self) -> Knowledge:
-        """Totals and repeat prior, at most a second old."""
-        return (await self._known())[0]
+        """Totals and repeat prior, at most two seconds old."""
+        return (await self._known.get())[0]
 
     async def texts(self, items: U64) -> list[ItemText]:
         """Ids and catalogue entries of items, in order."""
@@ -179,17 +144,11 @@ class StoreReader:
         ]
 
     async def trending(self, window: str) -> Trending:
-        """Items of a window of `processors.popularity.WINDOWS`, at most a second old.
+        """Items of a window of `processors.popularity.WINDOWS`, at most two seconds old.
 
         The window ends with the latest event, so a quiet shop still shows its last busy hour.
         """
-        now = time.monotonic()
-        kept = self._trending.get(window)
-        if kept is None or kept[0] < now:
-            _, latest = await self._known()
-            kept = now + _SLOW_SECONDS, await self._read_trending(window, latest)
-            self._trending[window] = kept
-        return kept[1]
+        return await self._trending[window].get()
 
     async def item(self, item: int) -> ItemLists:
         """All that is counted for one item (a hash)."""
@@ -209,7 +168,7 @@ class StoreReader:
         if len(self._lists) > _KEPT_LISTS:
             self._lists.clear()
         lists = sum_lists(values, self._rate)
-        strength = lists.weight * np.exp(self._rate * (lists.time - self._moment))
+        strength = lists.weight * np.exp(self._rate * (lists.time - (self._moment or 0)))
         strength **= self._power
         index = self.interner.index(lists.neighbour)
         starts = lists.start.tolist()
@@ -222,23 +181,23 @@ class StoreReader:
                 else None,
             )
 
-    async def _known(self) -> tuple[Knowledge, int]:
-        now = time.monotonic()
-        if self._knowledge is None or self._knowledge[0] < now:
-            prefix = self._keys.stats
-            pipeline = self._redis.pipeline(transaction=False)
-            for letter in (b"t", b"o", b"h"):
-                pipeline.hgetall(prefix + letter)
-            totals, *cells = await pipeline.execute()
-            opportunities, hits = (_cells(found) for found in cells)
-            knowledge = Knowledge(
-                int(totals.get(b"sessions", 0)), repeat_prior(opportunities, hits)
-            )
-            latest = int(totals.get(b"latest", 0))
-            self._knowledge = now + _SLOW_SECONDS, knowledge, latest
-        return self._knowledge[1:]
+    async def _read_known(self) -> tuple[Knowledge, int]:
+        """Knowledge, and the latest event's time in seconds since 1970."""
+        prefix = self._keys.stats
+        pipeline = self._redis.pipeline(transaction=False)
+        for letter in (b"t", b"o", b"h"):
+            pipeline.hgetall(prefix + letter)
+        totals, *cells = await pipeline.execute()
+        opportunities, hits = (_cells(found) for found in cells)
+        latest = int(totals.get(b"latest", 0))
+        if self._moment is None or abs(latest - self._moment) * self._rate > _FAR_EXPONENT:
+            self._moment = latest
+            self._lists.clear()
+        knowledge = Knowledge(int(totals.get(b"sessions", 0)), repeat_prior(opportunities, hits))
+        return knowledge, latest
 
-    async def _read_trending(self, window: str, latest: int) -> Trending:
+    async def _read_trending(self, window: str) -> Trending:
+        _, latest = await self._known.get()
         granularity = WINDOWS[window]
         pipeline = self._redis.pipeline(transaction=False)
         for bucket in buckets_of(window, latest):

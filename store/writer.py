@@ -50,6 +50,7 @@ __all__ = ["CatalogueEntry", "Marks", "Outcome", "StoreWriter", "Target"]
 
 _REFUSED = 0
 _DAY = 86_400
+_COUNTERS = 2
 _TREND = np.dtype([("granularity", "u1"), ("bucket", "<u4"), ("item", "<u8"), ("weight", "<f8")])
 _CELL = np.dtype([("cell", "<u2"), ("opportunities", "<u4"), ("hits", "<u4")])
 
@@ -123,7 +124,7 @@ class StoreWriter:
         self._rate = decay_rate(settings.fold.half_life_days)
         self._neighbours = settings.store.neighbours
         self._list_bound = int(
-            settings.store.compact_factor * settings.store.neighbours * ENTRY.itemsize
+            settings.store.compact_factor * (settings.store.neighbours + _COUNTERS) * ENTRY.itemsize
         )
         self._user_seconds = settings.store.user_days * _DAY
 
