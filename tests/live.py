@@ -16,14 +16,26 @@ from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from commands.stack import Stack
 from config.services import Services
 from config.settings import Settings, load_settings
 from processors.popularity import WINDOWS
 
-__all__ = ["DEPARTMENTS", "eventually", "live_settings", "shop"]
+__all__ = [
+    "DEPARTMENTS",
+    "PROBLEM",
+    "click",
+    "eventually",
+    "get",
+    "ids",
+    "live_settings",
+    "post",
+    "shop",
+]
 
+PROBLEM = "application/problem+json"
 DEPARTMENTS = ("tea", "bread", "fish", "soap")
 ITEMS = 10
 USERS = 40
@@ -74,6 +86,33 @@ async def eventually(
         if time.monotonic() > limit:
             pytest.fail(f"not within {seconds} s; the last answer was {answer!r}")
         await asyncio.sleep(0.02)
+
+
+async def get(http: aiohttp.ClientSession, path: str, status: int = 200) -> Any:
+    async with http.get(URL(path, encoded=True)) as answer:
+        assert answer.status == status, await answer.text()
+        return await answer.json(content_type=None)
+
+
+async def post(http: aiohttp.ClientSession, path: str, body: Any, status: int = 200) -> Any:
+    async with http.post(path, json=body) as answer:
+        assert answer.status == status, await answer.text()
+        return await answer.json(content_type=None)
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    assert answer["degraded"] is False
+    assert answer["recommendation_id"]
+    scores = [item["score"] for item in answer["items"]]
+    assert scores == sorted(scores, reverse=True)
+    found = [item["item_id"] for item in answer["items"]]
+    assert len(set(found)) == len(found)
+    return found
+
+
+def click(user: str, item: str, **more: Any) -> dict[str, Any]:
+    now = time.time_ns() // 1_000_000
+    return {"user_id": user, "item_id": item, "type": "click", "timestamp": now, **more}
 
 
 async def _fill(http: aiohttp.ClientSession) -> None:

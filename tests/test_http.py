@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import pytest
 import pytest_asyncio
-from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from commands.stack import Stack
-from config.daemon import free_port
 from config.services import Services
-from config.settings import load_settings
-from serving.app import make_app
-from tests.live import DEPARTMENTS, eventually, live_settings, shop
+from tests.live import DEPARTMENTS, click, eventually, get, ids, post, shop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-PROBLEM = "application/problem+json"
-MOST_BODY = 50_000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -37,7 +26,7 @@ async def live(
     services: Services, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
     home = tmp_path_factory.mktemp("http")
-    async with shop(services, home, http={"max_body_bytes": MOST_BODY}) as stack:
+    async with shop(services, home) as stack:
         yield stack
 
 
@@ -45,33 +34,6 @@ async def live(
 async def http(live: Stack) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(live.http_url) as session:
         yield session
-
-
-async def get(http: aiohttp.ClientSession, path: str, status: int = 200) -> Any:
-    async with http.get(URL(path, encoded=True)) as answer:
-        assert answer.status == status, await answer.text()
-        return await answer.json(content_type=None)
-
-
-async def post(http: aiohttp.ClientSession, path: str, body: Any, status: int = 200) -> Any:
-    async with http.post(path, json=body) as answer:
-        assert answer.status == status, await answer.text()
-        return await answer.json(content_type=None)
-
-
-def ids(answer: dict[str, Any]) -> list[str]:
-    assert answer["degraded"] is False
-    assert answer["recommendation_id"]
-    scores = [item["score"] for item in answer["items"]]
-    assert scores == sorted(scores, reverse=True)
-    found = [item["item_id"] for item in answer["items"]]
-    assert len(set(found)) == len(found)
-    return found
-
-
-def click(user: str, item: str, **more: Any) -> dict[str, Any]:
-    now = time.time_ns() // 1_000_000
-    return {"user_id": user, "item_id": item, "type": "click", "timestamp": now, **more}
 
 
 class TestRecommendations:
@@ -203,195 +165,6 @@ class TestItems:
         assert gone["field"] == "item_id"
 
 
-def deep(opening: str, closing: str = "") -> bytes:
-    return (opening * 30_000 + closing)[: MOST_BODY - 1].encode()
-
-
-LONG = "x" * 129
-GOOD_EVENT = {"user_id": "u", "item_id": "i", "type": "view", "timestamp": 1}
-
-
-def event(**changes: Any) -> bytes:
-    return json.dumps({**GOOD_EVENT, **changes}).encode()
-
-
-BAD_REQUESTS: list[tuple[str, str, bytes | None, int, str]] = [
-    *(
-        ("GET", f"/v1/recommendations/u?n={n}", None, 400, "n")
-        for n in ("0", "101", "-1", "x", "1.5", "", "1e1", "%D9%A3", "%00", "9" * 400)
-    ),
-    ("GET", "/v1/recommendations/u?n=1&n=2", None, 400, "n"),
-    ("GET", "/v1/recommendations/u?m=1", None, 400, "m"),
-    ("GET", "/v1/recommendations/", None, 400, "user_id"),
-    ("GET", f"/v1/recommendations/{LONG}", None, 400, "user_id"),
-    ("GET", "/v1/recommendations/%FF", None, 400, "user_id"),
-    ("GET", "/v1/recommendations/%ED%A0%80", None, 400, "user_id"),
-    ("GET", "/v1/recommendations/%zz", None, 400, "user_id"),
-    ("GET", "/v1/recommendations/a%2", None, 400, "user_id"),
-    ("GET", "/v1/items//similar", None, 400, "item_id"),
-    ("GET", "/v1/items/i/similar?n=0", None, 400, "n"),
-    ("GET", "/v1/items/%80", None, 400, "item_id"),
-    ("GET", f"/v1/items/{LONG}", None, 400, "item_id"),
-    ("GET", "/v1/items/unknown-item", None, 404, "item_id"),
-    ("GET", f"/v1/users/{LONG}", None, 400, "user_id"),
-    ("GET", "/v1/users/%FF", None, 400, "user_id"),
-    ("GET", "/v1/trending?n=x", None, 400, "n"),
-    ("GET", "/v1/trending?window=2h", None, 400, "window"),
-    ("GET", "/v1/trending?window=", None, 400, "window"),
-    ("POST", "/v1/recommendations", b"", 400, "body"),
-    ("POST", "/v1/recommendations", b"{", 400, "body"),
-    ("POST", "/v1/recommendations", b"[]", 400, "body"),
-    ("POST", "/v1/recommendations", b"null", 400, "body"),
-    ("POST", "/v1/recommendations", b'"text"', 400, "body"),
-    ("POST", "/v1/recommendations", b"{} {}", 400, "body"),
-    ("POST", "/v1/recommendations", b"\xff\xfe", 400, "body"),
-    ("POST", "/v1/recommendations", b'{"user_id": "\xff"}', 400, "body"),
-    ("POST", "/v1/recommendations", b'{"user_id": "\\ud800"}', 400, "body"),
-    ("POST", "/v1/recommendations", b'{"n": NaN}', 400, "body"),
-    ("POST", "/v1/recommendations", b'{"n": Infinity}', 400, "body"),
-    ("POST", "/v1/recommendations", b'{"n": 0}', 400, "n"),
-    ("POST", "/v1/recommendations", b'{"n": 101}', 400, "n"),
-    ("POST", "/v1/recommendations", b'{"n": "5"}', 400, "n"),
-    ("POST", "/v1/recommendations", b'{"n": true}', 400, "n"),
-    ("POST", "/v1/recommendations", b'{"n": 1.5}', 400, "n"),
-    ("POST", "/v1/recommendations", b'{"n": 1e999}', 400, "n"),
-    ("POST", "/v1/recommendations", b'{"n": null}', 400, "n"),
-    ("POST", "/v1/recommendations", b'{"user_id": ""}', 400, "user_id"),
-    ("POST", "/v1/recommendations", b'{"user_id": 5}', 400, "user_id"),
-    ("POST", "/v1/recommendations", b'{"user_id": "%b"}' % LONG.encode(), 400, "user_id"),
-    ("POST", "/v1/recommendations", b'{"session": "a"}', 400, "session"),
-    ("POST", "/v1/recommendations", b'{"session": ["a", ""]}', 400, "session[1]"),
-    ("POST", "/v1/recommendations", b'{"session": [null]}', 400, "session[0]"),
-    (
-        "POST",
-        "/v1/recommendations",
-        json.dumps({"session": ["a"] * 1001}).encode(),
-        400,
-        "session",
-    ),
-    ("POST", "/v1/recommendations", b'{"exclude": {"a": 1}}', 400, "exclude"),
-    ("POST", "/v1/recommendations", b'{"exclude_seen": "yes"}', 400, "exclude_seen"),
-    ("POST", "/v1/recommendations", b'{"userid": "a"}', 400, "userid"),
-    *(
-        ("POST", "/v1/recommendations", b'{"%b": 1}' % name, 400, name.decode())
-        for name in (b"filter", b"boost", b"diversity", b"explain", b"scenario")
-    ),
-    ("POST", "/v1/recommendations?n=1", b"{}", 400, "n"),
-    ("POST", "/v1/recommendations", deep("["), 400, "body"),
-    ("POST", "/v1/recommendations", deep('{"session":'), 400, "session"),
-    ("POST", "/v1/recommendations", b" " * (MOST_BODY + 1), 413, "body"),
-    ("POST", "/v1/recommendations/batch", b"{}", 400, "body"),
-    ("POST", "/v1/recommendations/batch", b"[]", 400, "body"),
-    ("POST", "/v1/recommendations/batch", b'[{}, {"n": 0}]', 400, "[1].n"),
-    ("POST", "/v1/recommendations/batch", b'[{"x": 0}]', 400, "[0].x"),
-    ("POST", "/v1/recommendations/batch", b"[" + b"{}," * 100 + b"{}]", 400, "body"),
-    ("POST", "/v1/events", b"", 400, "body"),
-    ("POST", "/v1/events", b"[]", 400, "body"),
-    ("POST", "/v1/events", b"[1", 400, "body"),
-    ("POST", "/v1/events", b"5", 400, "body"),
-    ("POST", "/v1/events", b"{", 400, "body"),
-    ("POST", "/v1/events", deep("["), 400, "body"),
-    ("POST", "/v1/events", deep('{"x":'), 400, "body"),
-    ("POST", "/v1/events", b"[" + b"0," * 1000 + b"0]", 400, "body"),
-    ("POST", "/v1/events", b'[{"user_id": "u"}]', 400, "[0].item_id"),
-    ("POST", "/v1/events", event(user_id=""), 400, "user_id"),
-    ("POST", "/v1/events", event(user_id=LONG), 400, "user_id"),
-    ("POST", "/v1/events", event(user_id=7), 400, "user_id"),
-    ("POST", "/v1/events", event(user_id="\ud800"), 400, "body"),
-    ("POST", "/v1/events", event(item_id=None), 400, "item_id"),
-    ("POST", "/v1/events", event(type="stare"), 400, "type"),
-    ("POST", "/v1/events", event(type=1), 400, "type"),
-    ("POST", "/v1/events", event(timestamp=-1), 400, "timestamp"),
-    ("POST", "/v1/events", event(timestamp=1.5), 400, "timestamp"),
-    ("POST", "/v1/events", event(timestamp="yesterday"), 400, "timestamp"),
-    ("POST", "/v1/events", event(timestamp="2024-01-01T00:00:00"), 400, "timestamp"),
-    ("POST", "/v1/events", event(timestamp=10**400), 400, "timestamp"),
-    ("POST", "/v1/events", event(timestamp=2**53), 400, "timestamp"),
-    ("POST", "/v1/events", event(timestamp=float("nan")), 400, "body"),
-    ("POST", "/v1/events", event(event_id="x" * 65), 400, "event_id"),
-    ("POST", "/v1/events", event(position=-1), 400, "position"),
-    ("POST", "/v1/events", event(more="x" * MOST_BODY), 413, "body"),
-    ("PUT", "/v1/items/i", b"", 400, "body"),
-    ("PUT", "/v1/items/i", b"[]", 400, "body"),
-    ("PUT", "/v1/items/i", b'{"item_id": "j"}', 400, "item_id"),
-    ("PUT", "/v1/items/i", b'{"title": 5}', 400, "title"),
-    ("PUT", "/v1/items/i", json.dumps({"title": "x" * 513}).encode(), 400, "title"),
-    ("PUT", "/v1/items/i", b'{"price": 5}', 400, "price"),
-    ("PUT", "/v1/items/i", b'{"attributes": {"a": {"b": 1}}}', 400, "attributes[...]"),
-    ("PUT", "/v1/items/", b"{}", 400, "item_id"),
-    ("PUT", f"/v1/items/{LONG}", b"{}", 400, "item_id"),
-    ("DELETE", "/v1/items/%FF", None, 400, "item_id"),
-    ("GET", "/nothing", None, 404, "path"),
-    ("GET", "/v1/recommendations/a/b", None, 404, "path"),
-    ("GET", "/console/../pyproject.toml", None, 404, "path"),
-    ("POST", "/v1/nothing", b"{}", 404, "path"),
-]
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status", "field"),
-    BAD_REQUESTS,
-    ids=[f"{n}-{m}-{p[:40]}" for n, (m, p, *_) in enumerate(BAD_REQUESTS)],
-)
-async def test_a_bad_request_is_told_which_field(
-    http: aiohttp.ClientSession, method: str, path: str, body: bytes | None, status: int, field: str
-) -> None:
-    async with http.request(method, URL(path, encoded=True), data=body) as answer:
-        assert answer.status == status, await answer.text()
-        assert answer.content_type == PROBLEM
-        problem = await answer.json(content_type=None)
-    assert problem["field"] == field
-    assert problem["status"] == status
-    assert problem["title"]
-    assert problem["detail"]
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "allowed"),
-    [
-        ("DELETE", "/v1/users/u", "GET,HEAD"),
-        ("POST", "/v1/recommendations/u", "GET,HEAD"),
-        ("PATCH", "/v1/items/i", "DELETE,GET,HEAD,PUT"),
-        ("GET", "/v1/events", "POST"),
-        ("POST", "/", "GET,HEAD"),
-    ],
-)
-async def test_a_method_that_is_not_there(
-    http: aiohttp.ClientSession, method: str, path: str, allowed: str
-) -> None:
-    async with http.request(method, path) as answer:
-        assert answer.status == 405
-        assert answer.content_type == PROBLEM
-        assert answer.headers["Allow"].replace(" ", "") == allowed
-
-
-@pytest.mark.parametrize(
-    "request_bytes",
-    [
-        b"nonsense\r\n\r\n",
-        b"GET /v1/users/\xff HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nBad Header: x\r\n\r\n",
-        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
-        b"POST /v1/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\n"
-        b"Content-Length: 4\r\n\r\nnope",
-    ],
-)
-async def test_what_is_no_http_is_a_problem_too(live: Stack, request_bytes: bytes) -> None:
-    url = URL(live.http_url)
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    try:
-        writer.write(request_bytes)
-        async with asyncio.timeout(10):
-            head = await reader.readuntil(b"\r\n\r\n")
-    finally:
-        writer.close()
-        await writer.wait_closed()
-    assert head.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
-    assert PROBLEM.encode() in head
-
-
 class TestHealthAndMetrics:
     async def test_live_and_ready(self, http: aiohttp.ClientSession) -> None:
         assert await get(http, "/health/live") == {"live": True}
@@ -447,138 +220,3 @@ async def test_the_page_may_load_nothing_from_elsewhere(http: aiohttp.ClientSess
             text = await answer.text()
             assert "https://" not in text
             assert "innerHTML" not in text
-
-
-async def test_while_redis_is_down_the_last_trending_is_shown(
-    services: Services, tmp_path: Path
-) -> None:
-    """Redis freezes, dies and comes back; no answer is a 500, and none takes long."""
-    own = load_settings(
-        kafka={"bootstrap": services.kafka_bootstrap}, services={"data_dir": tmp_path / "own"}
-    )
-    quick = {"timeout_seconds": 0.5}
-    with Services(own) as breakable:
-        assert breakable.redis is not None
-        async with (
-            shop(breakable, tmp_path / "home", redis=quick) as stack,
-            aiohttp.ClientSession(stack.http_url) as http,
-        ):
-            paths = ("/v1/recommendations/u1?n=5", "/v1/items/tea-1/similar?n=5", "/v1/trending")
-            assert len(ids(await get(http, "/v1/trending"))) == 20  # from now on they are kept
-            os.kill(breakable.redis.pid, signal.SIGSTOP)
-            try:
-                started = time.monotonic()
-                frozen = [await get(http, path) for path in paths * 3]
-                assert time.monotonic() - started < 3
-            finally:
-                os.kill(breakable.redis.pid, signal.SIGCONT)
-            assert all(answer["degraded"] for answer in frozen)
-            back = await eventually(lambda: get(http, paths[0]), lambda a: not a["degraded"])
-            assert back["items"]
-
-            breakable.redis.kill()
-            down = await post(http, "/v1/recommendations", {"user_id": "u1", "n": 5})
-            assert down["degraded"] is True
-            assert len(down["items"]) == 5
-            assert all(item["title"] for item in down["items"])
-            for path in ("/v1/users/u1", "/v1/items/tea-1", "/health/ready"):
-                async with http.get(path) as answer:
-                    assert answer.status == 503
-                    assert answer.content_type == PROBLEM
-                    assert int(answer.headers["Retry-After"]) >= 1
-            assert await get(http, "/health/live") == {"live": True}
-            async with http.get("/metrics") as answer:
-                assert 'headwater_degraded_total{cause="store_' in await answer.text()
-            breakable.redis.start()
-            await eventually(lambda: get(http, paths[0]), lambda a: not a["degraded"])
-
-
-async def test_while_kafka_is_down_events_are_refused_in_time(
-    services: Services, tmp_path: Path
-) -> None:
-    settings = live_settings(services, tmp_path / "home")
-    nowhere = settings.kafka.model_copy(update={"bootstrap": f"127.0.0.1:{free_port()}"})
-    app = make_app(settings.model_copy(update={"kafka": nowhere}))
-    async with TestServer(app) as server, aiohttp.ClientSession(server.make_url("/")) as http:
-        started = time.monotonic()
-        async with http.post("/v1/events", json=GOOD_EVENT) as answer:
-            assert answer.status == 503
-            assert answer.content_type == PROBLEM
-            assert int(answer.headers["Retry-After"]) >= 1
-        async with http.put("/v1/items/i", json={}) as answer:
-            assert answer.status == 503
-        assert time.monotonic() - started < 8
-        assert (await get(http, "/v1/recommendations/u"))["items"] == []
-
-
-async def test_several_processes_share_a_port_and_replace_a_dead_one(
-    services: Services, tmp_path: Path
-) -> None:
-    async with shop(services, tmp_path / "home", processes=2) as stack:
-        assert stack.server is not None
-        parent = stack.server.pid
-        first = _children(parent)
-        assert len(first) == 2
-        os.kill(first[0], signal.SIGKILL)
-
-        async def children() -> list[int]:
-            return await asyncio.to_thread(_children, parent)
-
-        second = await eventually(children, lambda now: len(now) == 2 and first[0] not in now)
-
-        async def fresh() -> str:  # a connection of its own reaches either process
-            async with aiohttp.ClientSession(stack.http_url) as http:
-                answer = await get(http, "/v1/recommendations/u1")
-            assert answer["degraded"] is False
-            return str(answer["recommendation_id"])[:10]
-
-        seen: set[str] = set()
-
-        async def both() -> set[str]:
-            seen.add(await fresh())
-            return seen
-
-        await eventually(both, lambda seen: len(seen) == 2)
-        started = time.monotonic()
-        await stack.server.stop()
-        assert time.monotonic() - started < 7
-        assert not set(second) & set(await asyncio.to_thread(_servers))
-
-
-async def test_a_stopping_server_finishes_what_it_was_asked(
-    services: Services, tmp_path: Path
-) -> None:
-    """Batches are under way and somebody watches the console: all get the rest of their answer."""
-    async with shop(services, tmp_path / "home") as stack:
-        assert stack.server is not None
-        batch = [{"session": [f"tea-{n % 10}", f"soap-{n % 7}"]} for n in range(100)]
-        async with aiohttp.ClientSession(stack.http_url) as http:
-            async with http.get("/console/stream") as stream:
-                asked = [
-                    asyncio.create_task(post(http, "/v1/recommendations/batch", batch))
-                    for _ in range(10)
-                ]
-                await get(http, "/health/live")  # on a connection made after those of the batches
-                started = time.monotonic()
-                await stack.server.stop()
-                assert time.monotonic() - started < 6
-                for answers in await asyncio.gather(*asked):
-                    assert len(answers) == 100
-                    assert all(ids(answer) for answer in answers)
-                await stream.content.read()  # it ended as it should, not in the middle
-
-
-def _children(parent: int) -> list[int]:
-    return [pid for pid, of in _servers().items() if of == parent]
-
-
-def _servers() -> dict[int, int]:
-    """Server processes that are one of several, and their parents."""
-    found = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,args="],  # noqa: S607 - wherever the system keeps it
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    rows = [line.split(None, 2) for line in found.stdout.splitlines()]
-    return {int(pid): int(of) for pid, of, args in rows if "commands.serve" in args}
