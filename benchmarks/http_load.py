@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -64,8 +65,7 @@ class _Connection(asyncio.Protocol):
         return len(self._due)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what create_connection makes
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def send(self, request: bytes, due: float) -> None:
         assert self._transport is not None  # noqa: S101 - connected before it is handed out

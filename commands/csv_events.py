@@ -23,8 +23,8 @@ import msgspec
 
 from config.errors import BadInput, SettingsError
 from config.settings import EventSettings
-from processors.catalogue import CatalogueItem
 from streams.event import Event, EventRules, Rejection, invalid, time_of
+from streams.item import CatalogueItem
 
 if TYPE_CHECKING:
     from _csv import Reader

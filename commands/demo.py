@@ -32,11 +32,11 @@ from commands.stack import Stack
 from commands.up import announce
 from config.errors import ServiceError, SettingsError
 from config.settings import EventSettings, Settings, load_settings
-from processors.catalogue import CatalogueItem
 from store.connect import connect
 from store.reader import StoreReader
 from streams.columns import hash_id
 from streams.event import Event, Rejection, time_of
+from streams.item import CatalogueItem
 
 __all__ = ["DemoData", "as_if_this_week", "demo", "from_file"]
 

@@ -22,8 +22,8 @@ from commands.csv_events import EventFile, problem_of, read_items
 from commands.process import Json, print_json, say
 from config.errors import SettingsError
 from config.settings import Settings, load_settings
-from processors.catalogue import CatalogueItem
 from streams.event import Event, Rejection
+from streams.item import CatalogueItem
 from streams.producer import EventProducer, RecordProducer
 from streams.topics import bootstrap_of, ensure_topics
 

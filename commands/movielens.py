@@ -24,8 +24,8 @@ from pathlib import Path
 
 from config.errors import ServiceError
 from config.jars import cache_root
-from processors.catalogue import CatalogueItem
 from streams.event import Event
+from streams.item import CatalogueItem
 
 __all__ = ["MovieLens", "fetch_movielens"]
 

@@ -38,7 +38,11 @@ def configure_logging(settings: LogSettings) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if settings.json_lines
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # The richer ones print local variables, which may be anything.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

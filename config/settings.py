@@ -103,7 +103,11 @@ class StoreSettings(_Group):
         default="hw", pattern=r"^[a-z0-9]{1,16}$", description="first part of every key in Redis"
     )
     shards: int = Field(
-        default=8, ge=1, le=256, description="hash tags over which items, and users, are spread"
+        default=2,
+        ge=1,
+        le=256,
+        description="hash tags over which items, and users, are spread: as many as a Redis Cluster "
+        "has nodes, or more; each costs every batch a few commands",
     )
     neighbours: int = Field(
         default=100,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
 
 import msgspec
 import structlog
-from msgspec import Meta, Struct
 from redis.exceptions import RedisError
 
 from config.errors import StreamError
@@ -16,21 +14,14 @@ from streams.columns import hash_id
 from streams.dead import DeadLetters
 from streams.decode import Record, RejectedRecord
 from streams.event import Rejection, invalid
+from streams.item import CatalogueItem
 from streams.transport import RecordBatch
 
-__all__ = ["CatalogueApplier", "CatalogueItem"]
+__all__ = ["CatalogueApplier"]
 
 log = structlog.get_logger("headwater.catalogue")
 
 _RETRY_SECONDS = 0.5
-
-
-class CatalogueItem(Struct, frozen=True, omit_defaults=True):
-    """One item as it stands in the catalogue."""
-
-    item_id: Annotated[str, Meta(min_length=1, max_length=128)]
-    title: Annotated[str, Meta(max_length=512)] = ""
-    attributes: dict[str, str | float | bool | list[str] | None] = {}
 
 
 class CatalogueApplier:

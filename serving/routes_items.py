@@ -10,13 +10,13 @@ import orjson
 from aiohttp import web
 
 from config.errors import BadInput
-from processors.catalogue import CatalogueItem
 from serving.answers import title_of
 from serving.bodies import parameters, path_id
 from serving.context import CONTEXT, json_response
 from serving.problems import problem
 from store.reader import StoreReader
 from streams.columns import hash_id
+from streams.item import CatalogueItem
 
 __all__ = ["known_of_user", "routes"]
 

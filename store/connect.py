@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from config.errors import SettingsError
 from config.settings import Settings
@@ -20,7 +22,12 @@ def connect(settings: Settings) -> Redis:
     timeout = settings.redis.timeout_seconds
     try:
         client: Redis = Redis.from_url(
-            settings.redis.url, socket_timeout=timeout, socket_connect_timeout=timeout
+            settings.redis.url,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            # Once more for a connection that was closed while idle; who calls knows better when
+            # to try again after that.
+            retry=Retry(NoBackoff(), 1),
         )
     except ValueError as error:
         raise SettingsError(f"setting redis.url (HEADWATER_REDIS__URL): {error}") from None

@@ -1,6 +1,7 @@
 """What enters: events from Kafka, decoded in batches.
 
-`event.py` is the event and its rules, `producer.py` sends events, `topics.py` makes the topics.
+`event.py` is the event and its rules, `item.py` the catalogue's item,
+`producer.py` sends events, `topics.py` makes the topics.
 On the way in, `transport.py` makes Faust hand over whole record batches, `decode.py` turns one into
 `columns.py`, and what cannot be read goes to `dead.py`.
 Next: `processors/`, which learns from the columns.

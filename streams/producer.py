@@ -10,6 +10,7 @@ and leaving the block waits for the broker to have them all, or raises.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -120,7 +121,8 @@ class RecordProducer:
                     open_reports -= 1
                     last = open_reports == 0
                 if last:
-                    loop.call_soon_threadsafe(finish)
+                    with contextlib.suppress(RuntimeError):  # the loop ended: nobody waits
+                        loop.call_soon_threadsafe(finish)
 
             return report
 

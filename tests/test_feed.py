@@ -21,8 +21,8 @@ from commands.__main__ import run
 from commands.csv_events import EventFile, Row, read_items
 from config.errors import BadInput
 from config.settings import Settings, load_settings
-from processors.catalogue import CatalogueItem
 from streams.event import Event, Rejection
+from streams.item import CatalogueItem
 
 HEADER = "timestamp_ms,user_id,item_id,type"
 START = 1_700_000_000_000
