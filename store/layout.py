@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from config.errors import StoreError
 from processors.cooccurrence import Increments
-from processors.session import SessionTable
+from processors.session import SessionTable, empty_table
 from streams.columns import EVENT_BITS, F64, I64, RESERVED_IDS, TAG_BITS, U64
 
 __all__ = [
@@ -32,6 +32,8 @@ __all__ = [
     "neighbour_entries",
     "pack_sessions",
     "sum_lists",
+    "sum_strengths",
+    "unpack_session",
     "unpack_sessions",
 ]
 
@@ -43,6 +45,11 @@ _EVENT = np.dtype([("item", "<u8"), ("age", "<u4"), ("word", "<u8")])
 _HEAD_WORDS, _EVENT_WORDS = 2, 5
 _TYPE_BITS = 64 - EVENT_BITS - TAG_BITS
 _TAG_MASK = np.uint64((1 << TAG_BITS) - 1)
+_NOT_A_SESSION, _NOT_A_LIST = (
+    f"a {what} has an impossible length: does something else write to this namespace "
+    "(setting store.namespace)?"
+    for what in ("session vector", "neighbour list")
+)
 _TYPE_MASK = np.uint64((1 << _TYPE_BITS) - 1)
 
 
@@ -84,10 +91,7 @@ def unpack_sessions(user: U64, values: list[bytes | None]) -> SessionTable:
     counts = (sizes // 4 - _HEAD_WORDS) // _EVENT_WORDS
     counts[sizes == 0] = 0
     if (sizes != np.where(sizes, 4 * (_HEAD_WORDS + counts * _EVENT_WORDS), 0)).any():
-        raise StoreError(
-            "a session vector has an impossible length: does something else write to this "
-            "namespace (setting store.namespace)?"
-        )
+        raise StoreError(_NOT_A_SESSION)
     words = np.frombuffer(b"".join(v for v in values if v), "<u4")
     start = np.zeros(len(user) + 1, np.int64)
     np.cumsum(counts, out=start[1:])
@@ -103,6 +107,27 @@ def unpack_sessions(user: U64, values: list[bytes | None]) -> SessionTable:
         start,
         events["item"].astype(np.uint64),
         np.repeat(latest, counts[filled]).astype(np.int64) - events["age"].astype(np.int64),
+        word >> np.uint64(TAG_BITS + _TYPE_BITS),
+        ((word >> np.uint64(_TYPE_BITS)) & _TAG_MASK).astype(np.uint32),
+        (word & _TYPE_MASK).astype(np.uint8),
+    )
+
+
+def unpack_session(user: U64, value: bytes | None) -> SessionTable:
+    """`unpack_sessions` of one user (1,), in a fraction of its time."""
+    if not value:
+        return empty_table(user)
+    count, rest = divmod(len(value) - 4 * _HEAD_WORDS, _EVENT.itemsize)
+    if count < 1 or rest:
+        raise StoreError(_NOT_A_SESSION)
+    events = np.frombuffer(value, _EVENT, count, 4 * _HEAD_WORDS)
+    word = events["word"]
+    return SessionTable(
+        user,
+        np.array([0, count], np.int64),
+        events["item"],
+        int.from_bytes(value[: 4 * _HEAD_WORDS], "little", signed=True)
+        - events["age"].astype(np.int64),
         word >> np.uint64(TAG_BITS + _TYPE_BITS),
         ((word >> np.uint64(_TYPE_BITS)) & _TAG_MASK).astype(np.uint32),
         (word & _TYPE_MASK).astype(np.uint8),
@@ -184,10 +209,7 @@ def sum_lists(values: list[bytes | None], rate: float) -> ItemLists:
     """
     sizes = np.array([len(v) if v else 0 for v in values], np.int64)
     if (sizes % ENTRY.itemsize).any():
-        raise StoreError(
-            "a neighbour list has an impossible length: does something else write to this "
-            "namespace (setting store.namespace)?"
-        )
+        raise StoreError(_NOT_A_LIST)
     entries = np.frombuffer(b"".join(v for v in values if v), ENTRY)
     owner = np.repeat(np.arange(len(values)), sizes // ENTRY.itemsize)
     reserved = entries["neighbour"] < RESERVED_IDS
@@ -218,6 +240,38 @@ def sum_lists(values: list[bytes | None], rate: float) -> ItemLists:
     return ItemLists(
         start, entries["neighbour"][begin].astype(np.uint64), weight, latest, sessions, events
     )
+
+
+def sum_strengths(
+    values: list[bytes | None], rate: float, moment: int
+) -> tuple[I64, U64, F64, I64]:
+    """The neighbours of m items, their weights decayed to one moment (seconds since 1970).
+
+    What `sum_lists` says, less the times and the events, for the path of requests: where each
+    item's neighbours begin (m + 1,), neighbours, weights, and sessions with the item (m,).
+    """
+    sizes = [len(v) if v else 0 for v in values]
+    data = b"".join([v for v in values if v])
+    if any([size % ENTRY.itemsize for size in sizes]):
+        raise StoreError(_NOT_A_LIST)
+    entries = np.frombuffer(data, ENTRY)
+    owner = np.repeat(np.arange(len(values)), np.array(sizes) // ENTRY.itemsize)
+    neighbour = entries["neighbour"]
+    reserved = neighbour < RESERVED_IDS
+    mine = neighbour == COUNT_SESSIONS
+    sessions = np.bincount(
+        owner[mine], np.frombuffer(data, _COUNT)["count"][mine], len(values)
+    ).astype(np.int64)
+    weight = entries["weight"] * np.exp(rate * (entries["time"].astype(np.float64) - moment))
+    order = np.lexsort((neighbour, owner))
+    order = order[~reserved[order]]
+    neighbour, owner = neighbour[order], owner[order]
+    begins = np.ones(len(order), np.bool_)
+    begins[1:] = (neighbour[1:] != neighbour[:-1]) | (owner[1:] != owner[:-1])
+    begin = begins.nonzero()[0]
+    summed = np.add.reduceat(weight[order], begin) if len(begin) else np.zeros(0)
+    start = owner[begin].searchsorted(np.arange(len(values) + 1)).astype(np.int64)
+    return start, neighbour[begin], summed, sessions
 
 
 def _sum_counts(owner: I64, counts: npt.NDArray[np.void], which: int, m: int) -> I64:

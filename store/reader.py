@@ -23,7 +23,7 @@ from processors.repeats import CELLS, repeat_prior
 from processors.session import SessionTable
 from serving.rank import Knowledge, Neighbours
 from store.keys import Keys
-from store.layout import ItemLists, sum_lists, unpack_sessions
+from store.layout import ItemLists, sum_lists, sum_strengths, unpack_session
 from store.shared import Refreshed, SharedReads
 from streams.columns import U64
 
@@ -102,7 +102,7 @@ class StoreReader:
     async def history(self, user: int) -> SessionTable:
         """A table of one user (a hash), without events where nothing is known."""
         users = np.array([user], np.uint64)
-        return unpack_sessions(users, await self._shared.get(self._keys.sessions(users)))
+        return unpack_session(users, (await self._shared.get(self._keys.sessions(users)))[0])
 
     async def neighbours(self, items: U64) -> list[Neighbours | None]:
         """Neighbours of items; None where nothing is known of one."""
@@ -167,19 +167,16 @@ class StoreReader:
     def _keep(self, items: Sequence[int], values: list[bytes | None], until: float) -> None:
         if len(self._lists) > _KEPT_LISTS:
             self._lists.clear()
-        lists = sum_lists(values, self._rate)
-        strength = lists.weight * np.exp(self._rate * (lists.time - (self._moment or 0)))
+        start, neighbour, strength, sessions = sum_strengths(values, self._rate, self._moment or 0)
         strength **= self._power
-        index = self.interner.index(lists.neighbour)
-        starts = lists.start.tolist()
-        for place, (item, value) in enumerate(zip(items, values, strict=True)):
+        index = self.interner.index(neighbour)
+        starts = start.tolist()
+        for place, (item, value, count) in enumerate(
+            zip(items, values, sessions.tolist(), strict=True)
+        ):
             mine = slice(starts[place], starts[place + 1])
-            self._lists[item] = (
-                until,
-                Neighbours(index[mine], strength[mine], int(lists.sessions[place]))
-                if value
-                else None,
-            )
+            known = Neighbours(index[mine], strength[mine], count) if value else None
+            self._lists[item] = until, known
 
     async def _read_known(self) -> tuple[Knowledge, int]:
         """Knowledge, and the latest event's time in seconds since 1970."""

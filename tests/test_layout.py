@@ -22,6 +22,8 @@ from store.layout import (
     neighbour_entries,
     pack_sessions,
     sum_lists,
+    sum_strengths,
+    unpack_session,
     unpack_sessions,
 )
 from streams.columns import EVENT_BITS, RESERVED_IDS, TAG_BITS
@@ -215,3 +217,34 @@ def test_entries_are_16_bytes() -> None:
     )
     counts = count_entries(COUNT_EVENTS, np.array([1, 2**40]))
     assert counts.tobytes() == struct.pack("<QQQQ", COUNT_EVENTS, 1, COUNT_EVENTS, 2**40)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 90)), max_size=40))
+def test_the_quick_ways_of_requests_say_the_same(rows: list[tuple[int, int, int]]) -> None:
+    rate, moment = 0.01, 1_000_100
+    logs: list[bytes | None] = [None] * 4
+    for item, neighbour, seconds in rows:
+        if neighbour < 2:
+            entry = struct.pack("<QQ", neighbour + 1, seconds)
+        else:
+            entry = struct.pack("<QfI", 100 + neighbour, 0.5 + neighbour, 1_000_000 + seconds)
+        logs[item] = (logs[item] or b"") + entry
+    slow = sum_lists(logs, rate)
+    start, neighbours, weight, sessions = sum_strengths(logs, rate, moment)
+    assert start.tolist() == slow.start.tolist()
+    assert neighbours.tolist() == slow.neighbour.tolist()
+    assert sessions.tolist() == slow.sessions.tolist()
+    assert weight == pytest.approx(slow.weight * np.exp(rate * (slow.time - moment)))
+
+
+def test_one_session_is_unpacked_as_many_are() -> None:
+    user = np.array([77], np.uint64)
+    vector = struct.pack("<q", 10**12) + b"".join(
+        struct.pack("<QIQ", 50 + n, 9 - n, (n << 24) | (3 << 5) | 1) for n in range(4)
+    )
+    quick, slow = unpack_session(user, vector), unpack_sessions(user, [vector])
+    for name in ("user", "start", "item", "time", "event", "tag", "kind"):
+        assert getattr(quick, name).tolist() == getattr(slow, name).tolist()
+    assert len(unpack_session(user, None).item) == 0
+    with pytest.raises(StoreError):
+        unpack_session(user, vector[:-1])

@@ -458,7 +458,7 @@ async def test_many_requests_at_once_read_each_key_once_and_right(
 
 
 def test_keys_name_their_shard(settings: Settings) -> None:
-    keys = Keys(settings.store.model_copy(update={"namespace": "hw"}))
+    keys = Keys(settings.store.model_copy(update={"namespace": "hw", "shards": 8}))
     ids = np.array([16, 17, 2**64 - 1], np.uint64)
     assert keys.shard_of(ids).tolist() == [0, 1, 7]
     assert keys.neighbours(ids)[1] == b"hw{1.i1}n" + struct.pack("<Q", 17)
