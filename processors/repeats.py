@@ -36,8 +36,8 @@ class Repeats:
     """Which event of the batch was the outcome."""
 
 
-def cell_of(distance: I64, times: I64, length: I64) -> I64:
-    """Number of the cell: all arguments count from 1."""
+def cell_of(distance: I64, times: I64, length: I64 | np.int64) -> I64:
+    """Number of the cell: all arguments count from 1; one `length` serves all."""
     bits = np.minimum(np.ceil(np.log2(length)), _LENGTHS - 1).astype(np.int64)
     times = np.minimum(times, _TIMES)
     return ((distance - 1) * _TIMES + times - 1) * _LENGTHS + bits

@@ -95,6 +95,7 @@ class Ranker:
         self._settings = settings
         self._scores = np.zeros(1024)
         self._mark = np.zeros(1024, np.int64)
+        self._places = np.arange(4096)
 
     def rank(
         self,
@@ -119,12 +120,12 @@ class Ranker:
                 scored.append(known.index)
                 strengths.append(known.strength * (decay ** (distance - 1) * rarity**power))
         index = np.concatenate(scored)
-        self._grow(int(index.max(initial=0)))
+        self._grow(int(index.max(initial=0)), len(index))
         scores, mark = self._scores, self._mark
         # bincount would run over every known item; adding list by list touches only these.
         for some, strength in zip(scored[1:], strengths, strict=True):
             scores[some] += strength
-        place = np.arange(len(index))
+        place = self._places[: len(index)]
         mark[index] = place
         once = index[mark[index] == place]
         value = scores[once]
@@ -134,14 +135,16 @@ class Ranker:
             value /= total
         mark[once] = place[: len(once)]
         value[mark[own]] += knowledge.prior[
-            cell_of(session.distance, session.times, np.full(len(own), session.length))
+            cell_of(session.distance, session.times, np.int64(session.length))
         ]
         if excluded is not None and len(excluded):
             keep = ~np.isin(once, excluded)
             once, value = once[keep], value[keep]
         return _best(once, value, n)
 
-    def _grow(self, largest: int) -> None:
+    def _grow(self, largest: int, longest: int) -> None:
+        if longest > len(self._places):
+            self._places = np.arange(2 * longest)
         if largest >= len(self._scores):
             size = max(2 * len(self._scores), largest + 1)
             self._scores = np.zeros(size)
@@ -151,7 +154,7 @@ class Ranker:
 def _best(index: npt.NDArray[np.int64], value: F64, n: int) -> Ranked:
     if len(index) > n:
         bound = np.partition(value, len(value) - n)[len(value) - n]
-        top = value >= bound
+        top = (value >= bound).nonzero()[0]
         index, value = index[top], value[top]
     order = np.lexsort((index, -value))[:n]
     return Ranked(index[order], value[order])

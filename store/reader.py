@@ -8,9 +8,9 @@ Requests of the same moment share their MGET (`shared.py`). Parsed lists are kep
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from processors.session import SessionTable
 from serving.rank import Knowledge, Neighbours
 from store.keys import Keys
 from store.layout import ItemLists, sum_lists, sum_strengths, unpack_session
-from store.shared import Refreshed, SharedReads
+from store.shared import Refreshed, Together
 from streams.columns import U64
 
 __all__ = ["Interner", "ItemText", "StoreReader", "Trending"]
@@ -85,7 +85,8 @@ class StoreReader:
         self.interner = Interner()
         self._redis = redis
         self._keys = Keys(settings.store)
-        self._shared = SharedReads(redis)
+        self._values = Together(self._read_values)
+        self._read_together = Together(self._read_lists)
         self._rate = decay_rate(settings.fold.half_life_days)
         self._power = settings.rank.count_power
         self._list_seconds = settings.http.list_cache_ms / 1000
@@ -102,27 +103,22 @@ class StoreReader:
     async def history(self, user: int) -> SessionTable:
         """A table of one user (a hash), without events where nothing is known."""
         users = np.array([user], np.uint64)
-        return unpack_session(users, (await self._shared.get(self._keys.sessions(users)))[0])
+        return unpack_session(users, (await self._values.get(self._keys.sessions(users)))[0])
 
     async def neighbours(self, items: U64) -> list[Neighbours | None]:
         """Neighbours of items; None where nothing is known of one."""
         now = time.monotonic()
         wanted = items.tolist()
-        # Held on to: while the rest is read, another request may clear the kept lists.
-        found = {
-            i: kept[1]
-            for i in wanted
-            if (kept := self._lists.get(i)) is not None and kept[0] >= now
-        }
-        missing = [i for i in wanted if i not in found]
-        if missing:
-            ids = np.array(missing, np.uint64)
-            if self._moment is None:
-                await self._known.get()
-            values = await self._shared.get(self._keys.neighbours(ids))
-            self._keep(missing, values, now + self._list_seconds)
-            found |= {i: self._lists[i][1] for i in missing}
-        return [found[i] for i in wanted]
+        found: dict[int, Neighbours | None] = {}
+        missing = []
+        for item in wanted:
+            kept = self._lists.get(item)
+            if kept is not None and kept[0] >= now:
+                found[item] = kept[1]
+            else:
+                missing.append(item)
+        found.update(zip(missing, await self._read_together.get(missing), strict=True))
+        return [found[item] for item in wanted]
 
     async def knowledge(self) -> Knowledge:
         """Totals and repeat prior, at most two seconds old."""
@@ -133,7 +129,7 @@ class StoreReader:
         wanted = items.tolist()
         unnamed = [i for i in wanted if i not in self._names]
         ids = np.array(unnamed, np.uint64)
-        values = await self._shared.get(self._keys.names(ids) + self._keys.catalogue(items))
+        values = await self._values.get(self._keys.names(ids) + self._keys.catalogue(items))
         for item, name in zip(unnamed, values, strict=False):
             if name is not None:
                 self._names[item] = name.decode()
@@ -153,7 +149,7 @@ class StoreReader:
     async def item(self, item: int) -> ItemLists:
         """All that is counted for one item (a hash)."""
         keys = self._keys.neighbours(np.array([item], np.uint64))
-        return sum_lists(await self._shared.get(keys), self._rate)
+        return sum_lists(await self._values.get(keys), self._rate)
 
     async def totals(self) -> dict[str, int]:
         """Sessions, events, and the latest event's time in seconds since 1970."""
@@ -164,19 +160,34 @@ class StoreReader:
         """Raises when the store does not answer."""
         await self._redis.ping()
 
-    def _keep(self, items: Sequence[int], values: list[bytes | None], until: float) -> None:
-        if len(self._lists) > _KEPT_LISTS:
-            self._lists.clear()
+    async def _read_values(self, keys: list[bytes]) -> list[bytes | None]:
+        values: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
+        return values
+
+    async def _read_lists(self, items: list[int]) -> list[Neighbours | None]:
+        """Read and parse lists of items (hashes), and keep them for a while."""
+        if self._moment is None:
+            await self._known.get()
+        until = time.monotonic() + self._list_seconds
+        values = await self._read_values(self._keys.neighbours(np.array(items, np.uint64)))
         start, neighbour, strength, sessions = sum_strengths(values, self._rate, self._moment or 0)
         strength **= self._power
         index = self.interner.index(neighbour)
         starts = start.tolist()
-        for place, (item, value, count) in enumerate(
-            zip(items, values, sessions.tolist(), strict=True)
-        ):
-            mine = slice(starts[place], starts[place + 1])
-            known = Neighbours(index[mine], strength[mine], count) if value else None
-            self._lists[item] = until, known
+        lists = [
+            Neighbours(
+                index[starts[place] : starts[place + 1]],
+                strength[starts[place] : starts[place + 1]],
+                count,
+            )
+            if values[place]
+            else None
+            for place, count in enumerate(sessions.tolist())
+        ]
+        if len(self._lists) > _KEPT_LISTS:
+            self._lists.clear()
+        self._lists.update(zip(items, zip(repeat(until), lists), strict=False))
+        return lists
 
     async def _read_known(self) -> tuple[Knowledge, int]:
         """Knowledge, and the latest event's time in seconds since 1970."""

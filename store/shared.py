@@ -1,35 +1,37 @@
-"""Reads that requests share: keys of one moment in one MGET, slow values by one of them."""
+"""Reads that requests share: what all want at one moment, and what changes slowly."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from redis.asyncio import Redis
+__all__ = ["Refreshed", "Together"]
 
-__all__ = ["Refreshed", "SharedReads"]
-
+K = TypeVar("K")
 T = TypeVar("T")
+V = TypeVar("V")
 
 
-class SharedReads:
-    """Puts the keys that several requests ask for in one turn of the event loop into one MGET."""
+class Together(Generic[K, V]):
+    """Puts what several requests ask for in one turn of the event loop into one read."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        self._waiting: list[tuple[list[bytes], asyncio.Future[list[bytes | None]]]] = []
+    def __init__(self, read: Callable[[list[K]], Awaitable[Sequence[V]]]) -> None:
+        """`read` takes keys, each once, and gives their values in order."""
+        self._read_all = read
+        self._waiting: list[tuple[list[K], asyncio.Future[list[V]]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def get(self, keys: list[bytes]) -> list[bytes | None]:
-        """The values of keys, in order. Raises redis.RedisError."""
+    async def get(self, keys: list[K]) -> list[V]:
+        """The values of keys, in order. Raises what reading them raises."""
         if not keys:
             return []
-        future: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[V]] = loop.create_future()
         self._waiting.append((keys, future))
         if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._start)
+            loop.call_soon(self._start)
         return await future
 
     def _start(self) -> None:
@@ -38,15 +40,10 @@ class SharedReads:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _read(
-        self, waiting: list[tuple[list[bytes], asyncio.Future[list[bytes | None]]]]
-    ) -> None:
-        place: dict[bytes, int] = {}
-        for keys, _ in waiting:
-            for key in keys:
-                place.setdefault(key, len(place))
+    async def _read(self, waiting: list[tuple[list[K], asyncio.Future[list[V]]]]) -> None:
+        unique = list(dict.fromkeys(key for keys, _ in waiting for key in keys))
         try:
-            values: list[bytes | None] = await self._redis.mget(list(place))  # type: ignore[assignment]
+            found = dict(zip(unique, await self._read_all(unique), strict=True))
         except Exception as error:  # whoever waits gets it
             for _, future in waiting:
                 if not future.done():
@@ -54,7 +51,7 @@ class SharedReads:
             return
         for keys, future in waiting:
             if not future.done():
-                future.set_result([values[place[key]] for key in keys])
+                future.set_result([found[key] for key in keys])
 
 
 class Refreshed(Generic[T]):
