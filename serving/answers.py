@@ -22,6 +22,7 @@ from serving import metrics
 from serving.outage import Outage, StoreDown
 from serving.recommend import Choice, Recommender, Scored
 from store.reader import ItemText, StoreReader
+from store.shared import Together
 from streams.columns import U64
 
 __all__ = ["MOST", "Answers", "title_of"]
@@ -56,6 +57,7 @@ class Answers:
         self._recommender = recommender
         self._outage = outage
         self._shown: dict[int, tuple[float, bytes]] = {}
+        self._read_together = Together(self._read_pieces)
         self._last_good: dict[str, tuple[Scored, Pieces]] = {}
         # Unique across processes and restarts without asking anyone.
         self._prefix = secrets.token_hex(5)
@@ -129,14 +131,21 @@ class Answers:
                 pieces[item] = known[1]
             else:
                 missing.append(item)
-        if missing:
-            if len(shown) > _KEPT_TEXTS:
-                shown.clear()
-            texts = await self._reader.texts(np.array(missing, np.uint64))
-            for item, text in zip(missing, texts, strict=True):
-                if text.item_id:
-                    pieces[item] = piece = _piece(text)
-                    shown[item] = now + _SHOWN_SECONDS, piece
+        for item, piece in zip(missing, await self._read_together.get(missing), strict=True):
+            if piece:
+                pieces[item] = piece
+        return pieces
+
+    async def _read_pieces(self, items: list[int]) -> list[bytes]:
+        """Read what items look like, and keep it for a while; empty for one without a name."""
+        if len(self._shown) > _KEPT_TEXTS:
+            self._shown.clear()
+        until = time.monotonic() + _SHOWN_SECONDS
+        texts = await self._reader.texts(np.array(items, np.uint64))
+        pieces = [_piece(text) if text.item_id else b"" for text in texts]
+        self._shown.update(
+            (item, (until, piece)) for item, piece in zip(items, pieces, strict=True) if piece
+        )
         return pieces
 
     def _encode(self, found: Scored, pieces: Pieces, degraded: bytes) -> bytes:

@@ -15,13 +15,18 @@ V = TypeVar("V")
 
 
 class Together(Generic[K, V]):
-    """Puts what several requests ask for in one turn of the event loop into one read."""
+    """Puts what several requests ask for into one read.
+
+    One read is under way at a time. What is asked for meanwhile waits for it and goes together in
+    the next one: the busier the server, the more requests share a read, and an idle one adds
+    nothing to a request.
+    """
 
     def __init__(self, read: Callable[[list[K]], Awaitable[Sequence[V]]]) -> None:
         """`read` takes keys, each once, and gives their values in order."""
         self._read_all = read
         self._waiting: list[tuple[list[K], asyncio.Future[list[V]]]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._reading: asyncio.Task[None] | None = None
 
     async def get(self, keys: list[K]) -> list[V]:
         """The values of keys, in order. Raises what reading them raises."""
@@ -30,15 +35,17 @@ class Together(Generic[K, V]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[V]] = loop.create_future()
         self._waiting.append((keys, future))
-        if len(self._waiting) == 1:
-            loop.call_soon(self._start)
+        if self._reading is None:
+            self._reading = loop.create_task(self._read_on())
         return await future
 
-    def _start(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        task = asyncio.get_running_loop().create_task(self._read(waiting))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _read_on(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                await self._read(waiting)
+        finally:
+            self._reading = None
 
     async def _read(self, waiting: list[tuple[list[K], asyncio.Future[list[V]]]]) -> None:
         unique = list(dict.fromkeys(key for keys, _ in waiting for key in keys))
