@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
 from redis.asyncio import Redis
+from xxhash import xxh3_64_intdigest
 
 from config.settings import Settings
 from processors.cooccurrence import decay_rate
@@ -33,7 +33,7 @@ _SLOW_SECONDS = 1.0
 _FAR_EXPONENT = 100.0
 """Past e to this power the moment to which weights decay is moved on."""
 _TREND_DEPTH = 200
-_KEPT_LISTS = 200_000
+_KEPT_LISTS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,17 @@ class Trending:
 
     item: U64
     weight: npt.NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A parsed list."""
+
+    until: float
+    """When it has to be read again."""
+    digest: int
+    """Of what it was parsed from."""
+    list: Neighbours | None
 
 
 class Interner:
@@ -90,7 +101,7 @@ class StoreReader:
         self._rate = decay_rate(settings.fold.half_life_days)
         self._power = settings.rank.count_power
         self._list_seconds = settings.http.list_cache_ms / 1000
-        self._lists: dict[int, tuple[float, Neighbours | None]] = {}
+        self._lists: dict[int, _Kept] = {}
         self._names: dict[int, str] = {}
         # Decayed weights are only ever compared with each other, so any one moment will do.
         self._moment: int | None = None
@@ -113,8 +124,8 @@ class StoreReader:
         missing = []
         for item in wanted:
             kept = self._lists.get(item)
-            if kept is not None and kept[0] >= now:
-                found[item] = kept[1]
+            if kept is not None and kept.until >= now:
+                found[item] = kept.list
             else:
                 missing.append(item)
         found.update(zip(missing, await self._read_together.get(missing), strict=True))
@@ -170,11 +181,32 @@ class StoreReader:
             await self._known.get()
         until = time.monotonic() + self._list_seconds
         values = await self._read_values(self._keys.neighbours(np.array(items, np.uint64)))
+        digests = [xxh3_64_intdigest(value) if value else 0 for value in values]
+        if len(self._lists) > _KEPT_LISTS:
+            self._lists.clear()
+        changed = []
+        for item, digest in zip(items, digests, strict=True):
+            kept = self._lists.get(item)
+            # Most lists are what they were a moment ago: hashing one is quicker than parsing it.
+            if kept is not None and kept.digest == digest:
+                kept.until = until
+            else:
+                changed.append(item)
+        if changed:
+            wanted = set(changed)
+            parsed = self._parse([v for i, v in zip(items, values, strict=True) if i in wanted])
+            fresh = dict(zip(changed, parsed, strict=True))
+            for item, digest in zip(items, digests, strict=True):
+                if item in fresh:
+                    self._lists[item] = _Kept(until, digest, fresh[item])
+        return [self._lists[item].list for item in items]
+
+    def _parse(self, values: list[bytes | None]) -> list[Neighbours | None]:
         start, neighbour, strength, sessions = sum_strengths(values, self._rate, self._moment or 0)
         strength **= self._power
         index = self.interner.index(neighbour)
         starts = start.tolist()
-        lists = [
+        return [
             Neighbours(
                 index[starts[place] : starts[place + 1]],
                 strength[starts[place] : starts[place + 1]],
@@ -184,10 +216,6 @@ class StoreReader:
             else None
             for place, count in enumerate(sessions.tolist())
         ]
-        if len(self._lists) > _KEPT_LISTS:
-            self._lists.clear()
-        self._lists.update(zip(items, zip(repeat(until), lists), strict=False))
-        return lists
 
     async def _read_known(self) -> tuple[Knowledge, int]:
         """Knowledge, and the latest event's time in seconds since 1970."""
