@@ -91,6 +91,9 @@ class BatchConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._read_offset = _NoReadOffsets()
+        self._start_positions()
+
+    def _start_positions(self) -> None:
         self._position: dict[TP, int] = {}
         self._seeks: dict[TP, int] = {}
         self._applied: dict[TP, int] = {}
