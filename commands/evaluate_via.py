@@ -34,10 +34,11 @@ from processors.memory import MemoryCounts
 from processors.session import empty_table
 from serving.rank import Ranker, session_items
 from serving.recommend import Recommender
+from store.commit import Target
 from store.connect import connect
 from store.keys import Keys
 from store.reader import StoreReader
-from store.writer import StoreWriter, Target
+from store.writer import StoreWriter
 from streams.columns import hash_id
 from streams.event import Event
 

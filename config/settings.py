@@ -227,7 +227,11 @@ class HttpSettings(_Group):
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(
-        default=8080, ge=0, le=65_535, description="port to listen on; 0, or one in use: a free one"
+        default=8080,
+        ge=0,
+        le=65_535,
+        description="port to listen on, 0 for a free one; `headwater up` takes a free one where this "
+        "is in use",
     )
     processes: int = Field(
         default=1, ge=1, le=64, description="server processes that share the port"

@@ -27,7 +27,8 @@ from config.errors import StreamError
 from config.settings import Settings
 from processors import metrics
 from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
-from store.writer import Marks, StoreWriter, Target
+from store.commit import Marks, Target
+from store.writer import StoreWriter
 from streams.columns import I64, U64, Bool
 from streams.dead import DeadLetters
 from streams.decode import DecodedBatch, decode_batch

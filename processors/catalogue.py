@@ -9,7 +9,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from config.errors import StreamError
-from store.writer import CatalogueEntry, StoreWriter, Target
+from store.commit import CatalogueEntry, Target
+from store.writer import StoreWriter
 from streams.columns import hash_id
 from streams.dead import DeadLetters
 from streams.decode import Record, RejectedRecord

@@ -18,10 +18,7 @@ is refused where it does not find it: a Redis that lost the items has lost what 
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +29,7 @@ from processors.cooccurrence import decay_rate
 from processors.fold import ItemDeltas, TotalDeltas
 from processors.popularity import GRANULARITIES, TrendRows
 from processors.session import SessionTable
+from store.commit import CatalogueEntry, Marks, Outcome, Target
 from store.keys import Keys
 from store.layout import (
     COUNT_EVENTS,
@@ -46,72 +44,12 @@ from store.layout import (
 from store.scripts import Call, Scripts
 from streams.columns import I64, U64
 
-__all__ = ["CatalogueEntry", "Marks", "Outcome", "StoreWriter", "Target"]
+__all__ = ["StoreWriter"]
 
-_REFUSED = 0
 _DAY = 86_400
 _COUNTERS = 2
 _TREND = np.dtype([("granularity", "u1"), ("bucket", "<u4"), ("item", "<u8"), ("weight", "<f8")])
 _CELL = np.dtype([("cell", "<u2"), ("opportunities", "<u4"), ("hits", "<u4")])
-
-
-@dataclass(slots=True)
-class Marks:
-    """The last offset of one partition that each shard contains; -1 for none of it."""
-
-    items: I64
-    """(shards,)."""
-    users: I64
-    """(shards,)."""
-    totals: int
-
-    @property
-    def lowest(self) -> int:
-        """The offset up to which every shard is true."""
-        return min(int(self.items.min()), int(self.users.min()), self.totals)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a batch stands in the log; a new one for each attempt to commit it."""
-
-    topic: str
-    partition: int
-    last: int
-    """Offset of its last record."""
-    batch_pass: bytes = field(default_factory=lambda: secrets.token_bytes(8))
-    """What step 1 leaves and step 2 must find."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one step of a commit."""
-
-    refused: bool
-    """Some shard did not contain what the batch continues: read the marks again."""
-    contained: I64
-    """Last offset that each shard contains now, in the order of the calls."""
-    long_lists: U64
-    """Items whose lists want compaction."""
-
-    @classmethod
-    def of(cls, replies: Sequence[Sequence[Any]]) -> Outcome:
-        """From the replies of fenced scripts."""
-        long = [int.from_bytes(item, "little") for reply in replies for item in reply[2:]]
-        return cls(
-            any(reply[0] == _REFUSED for reply in replies),
-            np.array([reply[1] for reply in replies], np.int64),
-            np.array(long, np.uint64),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogueEntry:
-    """One item of the catalogue; `value` None deletes it."""
-
-    item: int
-    """Hashed item id."""
-    value: bytes | None
 
 
 class StoreWriter:

@@ -29,10 +29,11 @@ from processors.apply import EventApplier, ReadAgain
 from processors.fold import ItemDeltas, TotalDeltas
 from processors.lanes import Lanes
 from processors.session import SessionTable
+from store.commit import Marks, Outcome, Target
 from store.connect import connect
 from store.keys import Keys
 from store.scripts import Call, Scripts
-from store.writer import Marks, Outcome, StoreWriter, Target
+from store.writer import StoreWriter
 from streams.columns import hash_id
 from streams.dead import DeadLetters
 from streams.decode import RejectedRecord

@@ -20,12 +20,13 @@ from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_de
 from processors.popularity import GRANULARITIES, WINDOWS
 from processors.repeats import CELLS
 from serving.recommend import Choice, Recommender
+from store.commit import CatalogueEntry, Marks, Outcome, Target
 from store.connect import connect
 from store.keys import Keys, id_bytes
 from store.layout import sum_lists
 from store.reader import StoreReader
 from store.scripts import Scripts
-from store.writer import CatalogueEntry, Marks, Outcome, StoreWriter, Target
+from store.writer import StoreWriter
 from streams.columns import U64, hash_id
 from tests.oracle import Click, Oracle, columns_of, random_log, rank
 from tests.test_fold import number, rows_of
