@@ -230,7 +230,7 @@ class HttpSettings(_Group):
         default=8080,
         ge=0,
         le=65_535,
-        description="port to listen on, 0 for a free one; `headwater up` takes a free one where this "
+        description="port to listen on, 0 for a free one; `headwater up` takes one where this "
         "is in use",
     )
     processes: int = Field(
