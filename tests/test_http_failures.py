@@ -150,7 +150,7 @@ def _children(parent: int) -> list[int]:
 def _servers() -> dict[int, int]:
     """Server processes that are one of several, and their parents."""
     found = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,args="],  # noqa: S607 - wherever the system keeps it
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="],  # noqa: S607 - wherever the system keeps it
         capture_output=True,
         text=True,
         check=True,
