@@ -141,6 +141,7 @@ class BatchConsumer(driver.Consumer):
         """Whether records that begin here are the next ones; a gap is believed when seen twice."""
         expected = self._position.get(tp, offset)
         if offset == expected:
+            self._gap_seen.pop(tp, None)
             return True
         if offset > expected and self._gap_seen.get(tp) == expected:
             return True

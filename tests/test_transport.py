@@ -131,3 +131,13 @@ async def test_a_gap_of_the_log_is_believed_when_seen_twice() -> None:
     assert offsets(batch) == [7, 8]
     assert batch is not None
     assert batch.start == 2
+
+
+async def test_a_gap_that_was_none_is_not_remembered(client: Client) -> None:
+    client.stands_at = 2
+    assert await client.poll() is None
+    assert offsets(await client.poll()) == [0, 1]
+    await client.seek_to("events", 0, 0)
+    client.stands_at = 2
+    assert await client.poll() is None
+    assert offsets(await client.poll()) == [0, 1]
