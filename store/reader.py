@@ -133,7 +133,7 @@ class StoreReader:
 
     async def knowledge(self) -> Knowledge:
         """Totals and repeat prior, at most two seconds old."""
-        return (await self._known.get())[0]
+        return await self._known.get()
 
     async def texts(self, items: U64) -> list[ItemText]:
         """Ids and catalogue entries of items, in order."""
@@ -217,8 +217,8 @@ class StoreReader:
             for place, count in enumerate(sessions.tolist())
         ]
 
-    async def _read_known(self) -> tuple[Knowledge, int]:
-        """Knowledge, and the latest event's time in seconds since 1970."""
+    async def _read_known(self) -> Knowledge:
+        """Totals and repeat prior; moves the moment to which weights decay when it is far off."""
         prefix = self._keys.stats
         pipeline = self._redis.pipeline(transaction=False)
         for letter in (b"t", b"o", b"h"):
@@ -229,11 +229,11 @@ class StoreReader:
         if self._moment is None or abs(latest - self._moment) * self._rate > _FAR_EXPONENT:
             self._moment = latest
             self._lists.clear()
-        knowledge = Knowledge(int(totals.get(b"sessions", 0)), repeat_prior(opportunities, hits))
-        return knowledge, latest
+        return Knowledge(int(totals.get(b"sessions", 0)), repeat_prior(opportunities, hits))
 
     async def _read_trending(self, window: str) -> Trending:
-        _, latest = await self._known.get()
+        # Asked anew: what is kept of it may be as old as trending itself may get.
+        latest = int(await self._redis.hget(self._keys.stats + b"t", "latest") or 0)
         granularity = WINDOWS[window]
         pipeline = self._redis.pipeline(transaction=False)
         for bucket in buckets_of(window, latest):
