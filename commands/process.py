@@ -1,4 +1,4 @@
-"""What every command's process shares: logs on stderr, the event loop, signals, `--json`."""
+"""What every command's process shares: logs on stderr, the event loop, signals, arguments."""
 
 from __future__ import annotations
 
@@ -18,11 +18,27 @@ from yarl import URL
 
 from config.settings import LogSettings
 
-__all__ = ["Json", "configure_logging", "print_json", "redacted", "run_until_signalled", "say"]
+__all__ = [
+    "Count",
+    "Json",
+    "configure_logging",
+    "print_json",
+    "redacted",
+    "run_until_signalled",
+    "say",
+]
 
 Json = Annotated[
     bool, Parameter(name="--json", negative=(), help="print one JSON object on stdout")
 ]
+
+
+def _few(kind: object, value: int | None) -> None:
+    if value is not None and not 1 <= value <= 64:
+        raise ValueError("It must be from 1 to 64.")
+
+
+Count = Annotated[int | None, Parameter(validator=_few)]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

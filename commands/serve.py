@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from commands.process import configure_logging, run_until_signalled
+from commands.process import Count, configure_logging, run_until_signalled
 from config.settings import load_settings
 from serving.processes import run_child, run_parent, serve_here
 
 __all__ = ["serve"]
 
 
-def _few(kind: object, value: int | None) -> None:
-    if value is not None and not 1 <= value <= 64:
-        raise ValueError("It must be from 1 to 64.")
-
-
-def serve(*, processes: Annotated[int | None, Parameter(validator=_few)] = None) -> int:
+def serve(*, processes: Count = None) -> int:
     """Answer HTTP requests until a signal; then finish what is under way.
 
     Parameters

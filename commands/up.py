@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from commands.process import Json, print_json, redacted, run_until_signalled
+from commands.process import Count, Json, print_json, redacted, run_until_signalled
 from commands.stack import Stack
 from config.settings import load_settings
 
 __all__ = ["announce", "up"]
-
-
-def _few(kind: object, value: int | None) -> None:
-    if value is not None and not 1 <= value <= 64:
-        raise ValueError("It must be from 1 to 64.")
-
-
-Count = Annotated[int | None, Parameter(validator=_few)]
 
 
 def up(*, processes: Count = None, workers: Count = None, json: Json = False) -> None:
