@@ -11,7 +11,12 @@ __all__ = [
     "EVALUATED",
     "HITS",
     "LAG",
+    "LEADS",
+    "LEARNED_FROM",
+    "LESSONS_LOST",
     "LOG_GAP",
+    "RANKINGS",
+    "RECIPROCAL",
     "REJECTED",
     "VISIBLE",
 ]
@@ -41,9 +46,37 @@ LOG_GAP = Counter(
     "headwater_log_gap_records_total",
     "Records that the log had lost before they were read.",
 )
+
+RANKINGS = ("rule", "learned", "served")
+"""What is measured: the fixed formula, the model that the stream fits, and which of the two was
+served when an event was predicted."""
+
 EVALUATED = Counter(
     "headwater_predictions_total", "Sampled events that were predicted before they were learned."
 )
 HITS = Counter(
-    "headwater_prediction_hits_total", "Those of them whose item was among the 20 recommended."
+    "headwater_prediction_hits_total",
+    "Those of them whose item was among the first 20 of a ranking.",
+    ["ranking"],
+)
+RECIPROCAL = Counter(
+    "headwater_prediction_reciprocal_ranks_total",
+    "Sum over them of 1 / rank of the item in a ranking, 0 past rank 20.",
+    ["ranking"],
+)
+for _ranking in RANKINGS:  # at 0 before the first prediction
+    HITS.labels(_ranking)
+    RECIPROCAL.labels(_ranking)
+LEARNED_FROM = Counter(
+    "headwater_learned_events_total", "Events that the learned ranking was fitted to."
+)
+LESSONS_LOST = Counter(
+    "headwater_lessons_refused_total",
+    "Updates of the learned ranking that were dropped because another worker's came first.",
+)
+LEADS = Gauge(
+    "headwater_learned_ranking_served",
+    "1 while the learned ranking is what is served, 0 while the rule is.",
+    # Of the workers, whoever told last; a worker that ends changes nothing of what is served.
+    multiprocess_mode="mostrecent",
 )

@@ -60,7 +60,7 @@ class LiveEvaluation:
                 scored = await self._recommender.rank(session, _SHOWN)
                 metrics.EVALUATED.inc()
                 if folded.events.item[prefixes.row[row]] in scored.item:
-                    metrics.HITS.inc()
+                    metrics.HITS.labels("served").inc()
         except RedisError as error:
             # Only the measurement suffers; the commit right after meets the same error and waits.
             log.warning("prediction left out", error=str(error))
