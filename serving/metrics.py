@@ -1,14 +1,14 @@
 """What the server measures for Prometheus, and the text of /metrics.
 
 With PROMETHEUS_MULTIPROC_DIR set, the numbers of all processes that share it, workers included, are
-added up. The hit rate is derived here from the workers' counters.
+added up. Hit rates and reciprocal ranks by window are derived here from the workers' counters.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import (
     REGISTRY,
@@ -21,6 +21,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from processors import metrics as worker_metrics
+from serving.evaluated import Evaluation
 
 __all__ = ["DEGRADED", "WORKERS", "collect", "exposition", "observe"]
 
@@ -60,23 +61,39 @@ def collect() -> Iterable[Metric]:
     return _registry().collect()
 
 
-class _HitRate:
-    """Adds the derived gauge to whatever the processes counted."""
+class _Derived:
+    """Adds the derived gauges to whatever the processes counted."""
 
-    def __init__(self, hit_rate: float | None) -> None:
-        self._hit_rate = hit_rate
+    def __init__(self, evaluation: Mapping[str, Evaluation]) -> None:
+        self._evaluation = evaluation
 
     def collect(self) -> Iterator[Metric]:
         yield from collect()
-        yield GaugeMetricFamily(
+        labels = ["ranking", "window"]
+        hit_rate = GaugeMetricFamily(
             "headwater_hit_rate",
-            "Share of recent predictions whose item was among the 20 recommended.",
-            math.nan if self._hit_rate is None else self._hit_rate,
+            "Share of the window's predictions whose item was among the first 20.",
+            labels=labels,
         )
+        mrr = GaugeMetricFamily(
+            "headwater_mrr",
+            "Mean over the window's predictions of 1 / rank of the item, 0 past rank 20.",
+            labels=labels,
+        )
+        for window, found in self._evaluation.items():
+            for ranking, shares in found.rankings.items():
+                hit_rate.add_metric([ranking, window], _number(shares.hit_rate))
+                mrr.add_metric([ranking, window], _number(shares.mrr))
+        yield hit_rate
+        yield mrr
 
 
-def exposition(hit_rate: Callable[[], float | None]) -> bytes:
-    """The text that Prometheus scrapes."""
+def _number(share: float | None) -> float:
+    return math.nan if share is None else share
+
+
+def exposition(evaluation: Callable[[], Mapping[str, Evaluation]]) -> bytes:
+    """The text that Prometheus scrapes; `evaluation` is asked for what each window holds."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_HitRate(hit_rate()))
+    registry.register(_Derived(evaluation()))
     return generate_latest(registry)

@@ -1,7 +1,7 @@
 """What the console shows, from the metrics of all processes: computed once a second.
 
 Rates and quantiles are differences between samples of the last seconds, of which a bounded number
-is kept.
+is kept. How well the rankings predict over longer windows is in `evaluated.py`.
 """
 
 from __future__ import annotations
@@ -10,29 +10,27 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import structlog
 from prometheus_client.core import Metric
 
+from processors.metrics import RANKINGS
 from serving import metrics
+from serving.evaluated import NEWEST, WINDOWS, Counted, Evaluation, Minutes, between
 
 __all__ = ["Sample", "Status", "quantile", "sample_of"]
 
 log = structlog.get_logger("headwater.status")
 
 _HISTORY = 300
+"""Samples are kept for as many seconds at least."""
 _SPARK = 60
 _RATE_SECONDS = 5
 _FRESH_SECONDS = 30
 
-_COUNTERS = {
-    "headwater_events_applied_total": "applied",
-    "headwater_predictions_total": "predictions",
-    "headwater_prediction_hits_total": "hits",
-}
 _PASSED = {
     "headwater_events_applied_total",
     "headwater_events_duplicate_total",
@@ -48,32 +46,52 @@ class Sample:
     at: float
     """time.monotonic()."""
     applied: float = 0
-    predictions: float = 0
-    hits: float = 0
     passed: float = 0
     lag: float | None = None
     """Records behind the log's end; None where no worker tells."""
     visible: tuple[tuple[float, float], ...] = ()
     """(upper bound in seconds, events up to it), rising."""
+    counted: Counted = field(default_factory=Counted)
+    served: str = "rule"
+    """Which ranking is served; the rule unless a worker tells otherwise."""
 
 
 def sample_of(collected: Iterable[Metric], at: float) -> Sample:
     """What matters here of all metrics."""
-    values = {"applied": 0.0, "predictions": 0.0, "hits": 0.0, "passed": 0.0}
+    applied = passed = predictions = 0.0
+    hits, reciprocal = (dict.fromkeys(RANKINGS, 0.0) for _ in range(2))
     lag: float | None = None
+    served = "rule"
     visible: dict[float, float] = {}
     for metric in collected:
         for sample in metric.samples:
-            if sample.name in _COUNTERS:
-                values[_COUNTERS[sample.name]] += sample.value
             if sample.name in _PASSED:
-                values["passed"] += sample.value
-            elif sample.name == "headwater_consumer_lag_records":
-                lag = (lag or 0) + sample.value
-            elif sample.name == "headwater_event_visible_seconds_bucket":
-                bound = float(sample.labels["le"])
-                visible[bound] = visible.get(bound, 0) + sample.value
-    return Sample(at, **values, lag=lag, visible=tuple(sorted(visible.items())))
+                passed += sample.value
+            match sample.name:
+                case "headwater_events_applied_total":
+                    applied += sample.value
+                case "headwater_consumer_lag_records":
+                    lag = (lag or 0) + sample.value
+                case "headwater_event_visible_seconds_bucket":
+                    bound = float(sample.labels["le"])
+                    visible[bound] = visible.get(bound, 0) + sample.value
+                case "headwater_predictions_total":
+                    predictions += sample.value
+                case "headwater_prediction_hits_total":
+                    hits[sample.labels["ranking"]] += sample.value
+                case "headwater_prediction_reciprocal_ranks_total":
+                    reciprocal[sample.labels["ranking"]] += sample.value
+                case "headwater_learned_ranking_served":
+                    served = "learned" if sample.value else "rule"
+    return Sample(
+        at,
+        applied,
+        passed,
+        lag,
+        tuple(sorted(visible.items())),
+        Counted(predictions, tuple(hits.values()), tuple(reciprocal.values())),
+        served,
+    )
 
 
 def quantile(buckets: Sequence[tuple[float, float]], share: float) -> float | None:
@@ -99,7 +117,11 @@ class Status:
     """Samples once a second; everybody who watches gets the same answer."""
 
     def __init__(self) -> None:
-        self._samples: deque[Sample] = deque(maxlen=_HISTORY)
+        self._samples: deque[Sample] = deque(maxlen=_HISTORY + 1)
+        self._minutes = Minutes()
+        self._evaluation: dict[str, Evaluation] = dict.fromkeys(
+            WINDOWS, between(Counted(), Counted())
+        )
         self._latest: dict[str, Any] = {}
         self._changed = asyncio.Condition()
 
@@ -126,14 +148,14 @@ class Status:
         """The last second's numbers; empty before the first."""
         return self._latest
 
-    def hit_rate(self) -> float | None:
-        """Hits among the predictions of the last five minutes, or of all before them."""
-        if not self._samples:
-            return None
-        first, last = self._samples[0], self._samples[-1]
-        if last.predictions > first.predictions:
-            return (last.hits - first.hits) / (last.predictions - first.predictions)
-        return last.hits / last.predictions if last.predictions else None
+    def evaluation(self) -> Mapping[str, Evaluation]:
+        """By window of `evaluated.WINDOWS`: how the rankings predicted in it.
+
+        A window that reaches back before the first sample covers what there is.
+        """
+        return self._evaluation
+
+    hit_rate = evaluation
 
     def lag_seconds(self) -> float | None:
         """How old the log's end was when it stood where the workers are now.
@@ -152,6 +174,12 @@ class Status:
     def add(self, sample: Sample) -> None:
         """Take one sample in and compute what is shown."""
         self._samples.append(sample)
+        self._minutes.add(sample.at, sample.counted)
+        self._evaluation = {
+            window: between(self._counted_before(seconds), sample.counted)
+            for window, seconds in WINDOWS.items()
+        }
+        newest = self._evaluation[NEWEST].rankings["served"]
         fresh = self._delta_visible(_FRESH_SECONDS)
         p50, p99 = quantile(fresh, 0.5), quantile(fresh, 0.99)
         rate = self._since(_RATE_SECONDS)
@@ -165,7 +193,16 @@ class Status:
             "visible_p99_ms": None if p99 is None else p99 * 1000,
             "lag_records": sample.lag,
             "lag_seconds": self.lag_seconds(),
-            "hit_rate": self.hit_rate(),
+            "hit_rate": newest.hit_rate,
+            "mrr": newest.mrr,
+            "served": sample.served,
+            "evaluation": {
+                window: {
+                    "predictions": found.predictions,
+                    **{ranking: asdict(shares) for ranking, shares in found.rankings.items()},
+                }
+                for window, found in self._evaluation.items()
+            },
             "history": self._spark(),
         }
 
@@ -176,6 +213,11 @@ class Status:
             if sample.at <= limit:
                 return sample
         return self._samples[0]
+
+    def _counted_before(self, seconds: float) -> Counted:
+        if seconds <= _HISTORY:
+            return self._since(seconds).counted
+        return self._minutes.before(self._samples[-1].at - seconds)
 
     def _delta_visible(self, seconds: float) -> list[tuple[float, float]]:
         before = dict(self._since(seconds).visible)

@@ -15,8 +15,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from config.errors import BadInput, StreamError
+from processors import metrics as worker_metrics
+from serving import metrics
 from serving.answers import title_of
 from serving.bodies import Decoder, ItemBody, RecommendBody
+from serving.evaluated import WINDOWS, Counted, Shares, between
 from serving.outage import Outage, StoreDown
 from serving.publishing import Publisher
 from serving.status import Sample, Status, quantile, sample_of
@@ -105,13 +108,15 @@ class TestQuantile:
 
 
 def _sample(
-    at: float,
-    applied: float = 0,
-    lag: float | None = 0,
-    predictions: float = 0,
-    hits: float = 0,
+    at: float, applied: float = 0, lag: float | None = 0, counted: Counted | None = None
 ) -> Sample:
-    return Sample(at, applied, predictions, hits, passed=applied, lag=lag)
+    return Sample(at, applied, passed=applied, lag=lag, counted=counted or Counted())
+
+
+def _counted(predictions: float, rule: float, learned: float, served: float) -> Counted:
+    """Every hit is on the second place."""
+    hits = rule, learned, served
+    return Counted(predictions, hits, tuple(hit / 2 for hit in hits))
 
 
 class TestStatus:
@@ -131,27 +136,89 @@ class TestStatus:
         assert found.passed == 10
         assert found.lag == 7
         assert found.visible == ((0.1, 5.0), (math.inf, 7.0))
+        assert found.served == "rule"
         assert sample_of([], 1.0).lag is None
 
-    def test_rates_and_the_hit_rate_are_those_of_the_latest_seconds(self) -> None:
+    def test_reads_what_the_workers_count_by_its_name(self) -> None:
+        before = sample_of(metrics.collect(), 1.0)
+        worker_metrics.EVALUATED.inc(4)
+        for ranking, hits in (("rule", 1), ("learned", 2), ("served", 3)):
+            worker_metrics.HITS.labels(ranking).inc(hits)
+            worker_metrics.RECIPROCAL.labels(ranking).inc(hits / 4)
+        after = sample_of(metrics.collect(), 2.0)
+        found = between(before.counted, after.counted)
+        assert found.predictions == 4
+        assert found.rankings == {
+            "rule": Shares(0.25, 0.0625),
+            "learned": Shares(0.5, 0.125),
+            "served": Shares(0.75, 0.1875),
+        }
+        assert before.served == after.served == "rule"
+        worker_metrics.LEADS.set(1)
+        assert sample_of(metrics.collect(), 3.0).served == "learned"
+        worker_metrics.LEADS.set(0)
+        assert sample_of(metrics.collect(), 4.0).served == "rule"
+
+    def test_rates_are_those_of_the_latest_seconds(self) -> None:
         status = Status()
         for second in range(20):
-            status.add(
-                _sample(100 + second, applied=10_000 + 50.0 * second, predictions=second, hits=3)
-            )
+            status.add(_sample(100 + second, applied=10_000 + 50.0 * second))
         assert status.latest["events_per_second"] == pytest.approx(50)
         assert status.latest["history"] == [50.0] * 19
-        assert status.hit_rate() == 0
         assert status.latest["visible_p50_ms"] is None
+        assert status.latest["hit_rate"] is None
+        assert status.latest["mrr"] is None
 
-    def test_the_hit_rate_of_a_stream_that_paused_is_its_last(self) -> None:
+    def test_each_window_has_its_own_predictions(self) -> None:
+        """A prediction for each second; the rule hits in the first hour, the learned one after it."""
         status = Status()
-        assert status.hit_rate() is None
-        status.add(_sample(1))
-        assert status.hit_rate() is None
-        status.add(_sample(2, predictions=8, hits=2))
-        status.add(_sample(3, predictions=8, hits=2))
-        assert status.hit_rate() == pytest.approx(0.25)
+        hour = 3600
+        for second in range(0, 30 * hour + 1, 10):
+            rule, learned = min(second, hour), max(0, second - hour)
+            status.add(_sample(1e6 + second, counted=_counted(second, rule, learned, learned)))
+            if second == hour:
+                found = status.evaluation()
+                # Not longer than the server has been running.
+                assert found["24h"].predictions == found["1h"].predictions == hour
+                assert found["24h"].rankings["rule"] == Shares(1, 0.5)
+                assert found["24h"].rankings["learned"] == Shares(0, 0)
+            if second == hour + 600:
+                found = status.evaluation()
+                assert found["5m"].rankings["rule"] == Shares(0, 0)
+                assert found["1h"].rankings["learned"].hit_rate == pytest.approx(1 / 6)
+                assert found["24h"].rankings["learned"].mrr == pytest.approx(0.5 / 7)
+        found = status.evaluation()
+        assert [found[window].predictions for window in WINDOWS] == [300, hour, 24 * hour]
+        assert found["24h"].rankings["rule"] == Shares(0, 0)
+        assert status.latest["hit_rate"] == 1
+        assert status.latest["mrr"] == 0.5
+        assert status.latest["served"] == "rule"
+        assert status.latest["evaluation"]["24h"] == {
+            "predictions": 24 * hour,
+            "rule": {"hit_rate": 0, "mrr": 0},
+            "learned": {"hit_rate": 1, "mrr": 0.5},
+            "served": {"hit_rate": 1, "mrr": 0.5},
+        }
+
+    def test_a_window_without_predictions_has_no_rates(self) -> None:
+        status = Status()
+        nothing = Shares(None, None)
+        assert status.evaluation()["1h"].rankings["rule"] == nothing
+        # What was predicted before this server started is not told apart by time.
+        status.add(_sample(1, counted=_counted(100, 9, 9, 9)))
+        assert status.evaluation()["24h"].rankings["rule"] == nothing
+        status.add(_sample(2, counted=_counted(108, 11, 9, 11)))
+        assert status.evaluation()["5m"].rankings["rule"] == Shares(0.25, 0.125)
+        for second in range(3, 400):
+            status.add(_sample(second, counted=_counted(108, 11, 9, 11)))
+        found = status.evaluation()
+        assert found["5m"].rankings["rule"] == nothing
+        assert found["1h"].rankings["rule"] == Shares(0.25, 0.125)
+        text = metrics.exposition(status.evaluation).decode()
+        assert 'headwater_hit_rate{ranking="served",window="5m"} NaN\n' in text
+        assert 'headwater_hit_rate{ranking="served",window="1h"} 0.25\n' in text
+        assert 'headwater_mrr{ranking="rule",window="24h"} 0.125\n' in text
+        assert 'headwater_mrr{ranking="learned",window="24h"} 0.0\n' in text
 
     def test_lag_is_how_old_the_logs_end_was_where_the_workers_are(self) -> None:
         status = Status()
