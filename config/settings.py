@@ -7,9 +7,10 @@ directory, or the one that `HEADWATER_CONFIG` names. `headwater settings` lists 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -29,6 +30,7 @@ __all__ = [
     "LogSettings",
     "RankSettings",
     "RedisSettings",
+    "ScenarioSettings",
     "ServiceSettings",
     "Settings",
     "StoreSettings",
@@ -212,6 +214,30 @@ class WorkerSettings(_Group):
         default=5000, ge=1, le=100_000, description="most events folded and committed at once"
     )
     session_timeout_seconds: float = Field(
+class ScenarioSettings(_Group):
+    """What a request that names this scenario asks for where it says nothing itself."""
+
+    exclude_seen: bool = Field(
+        default=False, description="leave out what is in the user's history and session"
+    )
+    diversity: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="how much the items shown differ: from 0, the best scores, to 1",
+    )
+    window: Literal["1h", "24h", "7d"] = Field(
+        default="24h", description="trending window that answers where nothing else is known"
+    )
+
+
+DEFAULT_SCENARIOS = {
+    "news": ScenarioSettings(exclude_seen=True, diversity=0.3, window="1h"),
+    "grocery": ScenarioSettings(window="7d"),
+    "cart": ScenarioSettings(exclude_seen=True, window="7d"),
+}
+
+
         default=10, ge=6, le=300, description="a worker silent this long loses its partitions"
     )
     evaluate_per_second: float = Field(
@@ -296,11 +322,38 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
+    scenarios: dict[str, ScenarioSettings] = Field(default_factory=lambda: dict(DEFAULT_SCENARIOS))
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
+    @field_validator("scenarios", mode="before")
+    @classmethod
+    def _over_the_defaults(cls, given: object) -> object:
+        """Whoever sets one value of a scenario keeps the others, and the other scenarios."""
+        if not isinstance(given, dict):
+            return given
+        merged: dict[str, object] = {**DEFAULT_SCENARIOS, **given}
+        for name, default in DEFAULT_SCENARIOS.items():
+            if isinstance(changed := merged[name], dict):
+                merged[name] = {**default.model_dump(), **changed}
+        return merged
+
+    @field_validator("scenarios")
+    @classmethod
+    def _named_for_a_variable(
+        cls, scenarios: dict[str, ScenarioSettings]
+    ) -> dict[str, ScenarioSettings]:
+        for name in scenarios:
+            # Two underscores would end the name in a variable of the environment.
+            if not re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", name) or len(name) > 32:
+                raise ValueError(
+                    f"the scenario name {name[:40]!r} is not 1 to 32 of a-z and 0-9, "
+                    "with single - or _ between them"
+                )
+        return scenarios
+
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = TomlConfigSettingsSource(settings_cls, _settings_file())
         return init_settings, env_settings, file
@@ -339,15 +392,23 @@ def load_settings(**overrides: Any) -> Settings:
 def describe(settings: Settings) -> Iterator[dict[str, Any]]:
     """Every setting as {name, variable, value, default, meaning}, in the order of the file."""
     defaults = Settings.model_construct()
-    for group_name in Settings.model_fields:
-        group: BaseModel = getattr(settings, group_name)
-        default_group: BaseModel = getattr(defaults, group_name)
-        for name, field in type(group).model_fields.items():
-            path = f"{group_name}.{name}"
-            yield {
-                "name": path,
-                "variable": _variable(path),
-                "value": group.model_dump(mode="json")[name],
-                "default": default_group.model_dump(mode="json")[name],
-                "meaning": field.description or "",
-            }
+    for name in Settings.model_fields:
+        if name != "scenarios":
+            yield from _rows(name, getattr(settings, name), getattr(defaults, name))
+            continue
+        for scenario, chosen in settings.scenarios.items():
+            default = defaults.scenarios.get(scenario, ScenarioSettings())
+            yield from _rows(f"scenarios.{scenario}", chosen, default)
+
+
+def _rows(prefix: str, group: BaseModel, default: BaseModel) -> Iterator[dict[str, Any]]:
+    values, default_values = group.model_dump(mode="json"), default.model_dump(mode="json")
+    for name, field in type(group).model_fields.items():
+        path = f"{prefix}.{name}"
+        yield {
+            "name": path,
+            "variable": _variable(path),
+            "value": values[name],
+            "default": default_values[name],
+            "meaning": field.description or "",
+        }

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import orjson
 import pytest
@@ -15,7 +16,8 @@ from commands.process import redacted
 from commands.settings_cmd import markdown
 from commands.stack import child_environment
 from config.errors import SettingsError
-from config.settings import Settings, describe, load_settings
+from config.settings import ScenarioSettings, Settings, describe, load_settings
+from processors.popularity import WINDOWS
 
 DOCS = Path(__file__).parents[1] / "docs" / "settings.md"
 
@@ -34,7 +36,14 @@ def test_every_setting_is_documented() -> None:
     fields = [
         f"{group}.{name}"
         for group, field in Settings.model_fields.items()
+        if group != "scenarios"
         for name in field.annotation.model_fields  # type: ignore[union-attr]
+    ]
+    at = fields.index("worker.processes")
+    fields[at:at] = [
+        f"scenarios.{scenario}.{name}"
+        for scenario in ("news", "grocery", "cart")
+        for name in ("exclude_seen", "diversity", "window")
     ]
     assert names == fields
     undocumented = [row["name"] for row in rows if len(row["meaning"]) < 10]
@@ -64,6 +73,15 @@ def test_environment_over_file_over_default(toml: Path, monkeypatch: pytest.Monk
         ("HEADWATER_EVENTS__WEIGHTS", "{", "cannot be read"),
         ("HEADWATER_HTTP__COLOUR", "red", "not permitted"),
         ("HEADWATER_CONFIG", "/no/such.toml", "which is not a file"),
+        ("HEADWATER_SCENARIOS__NEWS__DIVERSITY", "1.5", "SCENARIOS__NEWS__DIVERSITY): .* equal to"),
+        ("HEADWATER_SCENARIOS__NEWS__DIVERSITY", "very", "valid number"),
+        ("HEADWATER_SCENARIOS__NEWS__WINDOW", "2h", "'1h', '24h' or '7d'; got '2h'"),
+        ("HEADWATER_SCENARIOS__NEWS__WIDTH", "1", "scenarios.news.width .*not permitted"),
+        ("HEADWATER_SCENARIOS__NEWS", "7", "scenarios.news .*valid dictionary"),
+        ("HEADWATER_SCENARIOS__A B__DIVERSITY", "0", "the scenario name 'a b'"),
+        ("HEADWATER_SCENARIOS", '{"_a": {}}', "the scenario name '_a'"),
+        ("HEADWATER_SCENARIOS", "[]", "valid dictionary"),
+        ("HEADWATER_SCENARIOS", "{", "cannot be read"),
     ],
 )
 def test_a_wrong_setting_is_named(
@@ -74,12 +92,35 @@ def test_a_wrong_setting_is_named(
     said: str,
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SettingsError, match=said.replace("(", r"\(")):
+    with pytest.raises(SettingsError, match=said.replace("(", r"\(").replace(")", r"\)")):
         load_settings()
     assert run(["settings"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
+
+
+def test_a_scenario_keeps_what_is_not_set(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_settings().scenarios
+    assert before == {
+        "news": ScenarioSettings(exclude_seen=True, diversity=0.3, window="1h"),
+        "grocery": ScenarioSettings(exclude_seen=False, diversity=0, window="7d"),
+        "cart": ScenarioSettings(exclude_seen=True, diversity=0, window="7d"),
+    }
+    toml.write_text("[scenarios.news]\ndiversity = 0.4\nwindow = '7d'\n[scenarios.music]\n")
+    monkeypatch.setenv("HEADWATER_SCENARIOS__NEWS__DIVERSITY", "0.5")
+    monkeypatch.setenv("HEADWATER_SCENARIOS__FLASH-SALE__EXCLUDE_SEEN", "true")
+    assert load_settings().scenarios == {
+        **before,
+        "news": ScenarioSettings(exclude_seen=True, diversity=0.5, window="7d"),
+        "music": ScenarioSettings(exclude_seen=False, diversity=0, window="24h"),
+        "flash-sale": ScenarioSettings(exclude_seen=True),
+    }
+
+
+def test_scenarios_know_the_windows_that_are_counted() -> None:
+    annotation = ScenarioSettings.model_fields["window"].annotation
+    assert get_args(annotation) == tuple(WINDOWS)
 
 
 def test_a_wrong_file_is_named(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +193,9 @@ def test_a_child_reads_the_very_same_settings(toml: Path, monkeypatch: pytest.Mo
         redis={"url": "redis://a:1/0"},
         events={"weights": {"view": 0.5, "größe": 2}},
         log={"json_lines": True},
+        scenarios={"news": {"diversity": 0.7}, "flash-sale_2": {"window": "1h"}},
     )
+    monkeypatch.setenv("HEADWATER_SCENARIOS__NEWS__DIVERSITY", "0.1")
     for name, value in child_environment(found).items():
         monkeypatch.setenv(name, value)
     assert load_settings() == found
