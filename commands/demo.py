@@ -25,9 +25,9 @@ from redis.exceptions import RedisError
 from yarl import URL
 
 from commands.csv_events import EventFile, read_items
-from commands.feed import Rate, in_background, progress_bar, send_events, send_items
+from commands.feed import Rate, progress_bar, send_events, send_items
 from commands.movielens import fetch_movielens
-from commands.process import Json, run_until_signalled, say
+from commands.process import Json, in_thread, run_until_signalled, say
 from commands.stack import Stack
 from commands.up import announce
 from config.errors import ServiceError, SettingsError
@@ -182,7 +182,9 @@ async def _stream(stack: Stack, data: DemoData, rate: float, json: bool) -> None
                 latest_users.append(event.user_id)
                 yield event
 
-        def send(stop: threading.Event) -> int:
+        stop = threading.Event()
+
+        def send() -> int:
             return send_events(
                 settings,
                 events(),
@@ -192,9 +194,9 @@ async def _stream(stack: Stack, data: DemoData, rate: float, json: bool) -> None
             )
 
         async def send_and_wait() -> None:
-            await in_background(lambda _: send_items(settings, data.items))
+            await in_thread(lambda: send_items(settings, data.items))
             await _until_known(settings, data.items)
-            await _until_counted(settings, await in_background(send))
+            await _until_counted(settings, await in_thread(send, stop.set))
 
         counted = asyncio.create_task(send_and_wait())
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -23,7 +24,8 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from commands.feed import in_background, send_events
+from commands.feed import send_events
+from commands.process import in_thread
 from commands.protocol import Question, Split, TrainingEvents, hashed, rank_of, user_name
 from commands.stack import Stack
 from config.errors import ServiceError
@@ -196,8 +198,9 @@ class HttpWay(Way):
     async def learn(self, split: Split, report: Report) -> None:
         expected = sum(len(session) for session in split.sessions)
         events = self._events(split)
+        stop = threading.Event()
         sending = asyncio.create_task(
-            in_background(lambda stop: send_events(self.settings, events, stop=stop))
+            in_thread(lambda: send_events(self.settings, events, stop=stop), stop.set)
         )
         counting = asyncio.create_task(self._until_counted(expected, report))
         try:

@@ -1,17 +1,16 @@
 """`headwater feed`: a CSV of events, and maybe of items, to Kafka at a steady rate.
 
-`send_events` and `in_background` also serve the demo and the evaluation.
+`send_events` also serves the demo and the evaluation.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
@@ -27,13 +26,11 @@ from streams.item import CatalogueItem
 from streams.producer import EventProducer, RecordProducer
 from streams.topics import bootstrap_of, ensure_topics
 
-__all__ = ["Rate", "feed", "in_background", "progress_bar", "send_events", "send_items"]
+__all__ = ["Rate", "feed", "progress_bar", "send_events", "send_items"]
 
 _SHOWN_REJECTIONS = 5
 _TICK_SECONDS = 0.01
 _ENCODER = msgspec.json.Encoder()
-
-T = TypeVar("T")
 
 
 def _positive(kind: object, value: float | None) -> None:
@@ -156,18 +153,6 @@ def send_items(settings: Settings, items: Iterable[CatalogueItem]) -> int:
             producer.publish(settings.kafka.items_topic, item.item_id.encode(), value)
             count += 1
     return count
-
-
-async def in_background(work: Callable[[threading.Event], T]) -> T:
-    """Run `work` in a thread. When we are cancelled its event is set, and its end waited for."""
-    stop = threading.Event()
-    task = asyncio.create_task(asyncio.to_thread(work, stop))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait({task})
-        raise
 
 
 @contextmanager

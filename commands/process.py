@@ -1,4 +1,4 @@
-"""What every command's process shares: logs on stderr, the event loop, signals, arguments."""
+"""What commands share: logs on stderr, the event loop, threads, signals, arguments, output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
 import structlog
@@ -22,6 +22,7 @@ __all__ = [
     "Count",
     "Json",
     "configure_logging",
+    "in_thread",
     "print_json",
     "redacted",
     "run_until_signalled",
@@ -41,6 +42,8 @@ def _few(kind: object, value: int | None) -> None:
 Count = Annotated[int | None, Parameter(validator=_few)]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+T = TypeVar("T")
 
 
 def configure_logging(settings: LogSettings) -> None:
@@ -128,3 +131,19 @@ def run_until_signalled(work: Callable[[], Awaitable[None]]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+
+
+async def in_thread(work: Callable[[], T], cancel: Callable[[], None] = lambda: None) -> T:
+    """Run `work` in a thread and return what it returns, or raise what it raises.
+
+    When we are cancelled, `cancel` is called, which should make `work` end early, and its end is
+    waited for; what it then returns or raises is of no more use.
+    """
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        cancel()
+        await asyncio.wait({task})
+        task.exception()  # else asyncio logs it as never retrieved
+        raise

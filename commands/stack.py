@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +20,7 @@ import orjson
 from prometheus_client import multiprocess
 from yarl import URL
 
+from commands.process import in_thread
 from config.daemon import free_port, port_is_free, tail
 from config.errors import ServiceError
 from config.services import Services
@@ -118,13 +118,13 @@ class Stack:
 
     async def _start(self) -> None:
         if self._own_services:
-            await _in_thread(self.services.start, self.services.cancel)
+            await in_thread(self.services.start, self.services.cancel)
         bound = self.services.bind(self.settings)
         port = _usable_port(bound.http.host, bound.http.port)
         self.settings = bound.model_copy(
             update={"http": bound.http.model_copy(update={"port": port})}
         )
-        await _in_thread(lambda: ensure_topics(self.settings), lambda: None)
+        await in_thread(lambda: ensure_topics(self.settings))
         shutil.rmtree(self._metrics, ignore_errors=True)
         self._metrics.mkdir(parents=True)
         _log.info("starting workers and server; logs are in %s", self._metrics.with_name("logs"))
@@ -182,18 +182,6 @@ def child_environment(settings: Settings) -> dict[str, str]:
         else:
             env[one["variable"]] = value if isinstance(value, str) else orjson.dumps(value).decode()
     return env
-
-
-async def _in_thread(work: Callable[[], None], cancel: Callable[[], None]) -> None:
-    """Run `work` in a thread; when we are cancelled, `cancel` it and wait for its end."""
-    task = asyncio.create_task(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        cancel()
-        await asyncio.wait({task})
-        task.exception()
-        raise
 
 
 def _usable_port(host: str, port: int) -> int:
