@@ -206,14 +206,6 @@ class RankSettings(_Group):
     idf_power: float = Field(default=3.0, ge=0, le=6, description="power taken of an item's rarity")
 
 
-class WorkerSettings(_Group):
-    """The processes that fold events into Redis."""
-
-    processes: int = Field(default=1, ge=1, le=64, description="workers that `headwater up` starts")
-    max_poll_records: int = Field(
-        default=5000, ge=1, le=100_000, description="most events folded and committed at once"
-    )
-    session_timeout_seconds: float = Field(
 class ScenarioSettings(_Group):
     """What a request that names this scenario asks for where it says nothing itself."""
 
@@ -238,6 +230,14 @@ DEFAULT_SCENARIOS = {
 }
 
 
+class WorkerSettings(_Group):
+    """The processes that fold events into Redis."""
+
+    processes: int = Field(default=1, ge=1, le=64, description="workers that `headwater up` starts")
+    max_poll_records: int = Field(
+        default=5000, ge=1, le=100_000, description="most events folded and committed at once"
+    )
+    session_timeout_seconds: float = Field(
         default=10, ge=6, le=300, description="a worker silent this long loses its partitions"
     )
     evaluate_per_second: float = Field(
@@ -314,20 +314,12 @@ class Settings(BaseSettings):
     events: EventSettings = Field(default_factory=EventSettings)
     fold: FoldSettings = Field(default_factory=FoldSettings)
     rank: RankSettings = Field(default_factory=RankSettings)
+    scenarios: dict[str, ScenarioSettings] = Field(default_factory=lambda: dict(DEFAULT_SCENARIOS))
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     services: ServiceSettings = Field(default_factory=ServiceSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-    scenarios: dict[str, ScenarioSettings] = Field(default_factory=lambda: dict(DEFAULT_SCENARIOS))
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
     @field_validator("scenarios", mode="before")
     @classmethod
     def _over_the_defaults(cls, given: object) -> object:
@@ -354,6 +346,14 @@ class Settings(BaseSettings):
                 )
         return scenarios
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = TomlConfigSettingsSource(settings_cls, _settings_file())
         return init_settings, env_settings, file
