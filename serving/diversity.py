@@ -10,18 +10,28 @@ Two items are as similar as the cosine of their neighbour lists, each with the i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from serving.rank import Neighbours
 from streams.columns import F64, I64
 
-__all__ = ["diversify"]
+__all__ = ["Near", "diversify"]
 
 
-def diversify(
-    score: F64, own: I64, lists: Sequence[Neighbours | None], n: int, diversity: float
-) -> I64:
+class Near(Protocol):
+    """What is near an item: the ranking's neighbour list is one."""
+
+    @property
+    def index(self) -> I64:
+        """(k,) small ints of the neighbours, each once."""
+
+    @property
+    def strength(self) -> F64:
+        """(k,) how near each is, not negative."""
+
+
+def diversify(score: F64, own: I64, lists: Sequence[Near | None], n: int, diversity: float) -> I64:
     """The positions of the min(n, m) candidates to show, in the order in which to show them.
 
     `score` (m,) falls and is not negative; `own` (m,) are the candidates' small ints, and `lists`
@@ -54,7 +64,7 @@ class _Vectors:
     Kept are only coordinates that at least two candidates have: others add to no similarity.
     """
 
-    def __init__(self, own: I64, lists: Sequence[Neighbours | None]) -> None:
+    def __init__(self, own: I64, lists: Sequence[Near | None]) -> None:
         m = len(own)
         size = np.array([0 if known is None else len(known.index) for known in lists])
         full = [known for known in lists if known is not None and len(known.index)]

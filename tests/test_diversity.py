@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.diversity import diversify
-from serving.rank import Neighbours
+from streams.columns import F64, I64
 
 
-def known(strength: dict[int, float]) -> Neighbours:
-    """A neighbour list of an item that stands in 5 sessions."""
-    return Neighbours(
-        np.array(list(strength), np.int64), np.array(list(strength.values()), np.float64), 5
-    )
+@dataclass(frozen=True)
+class Row:
+    index: I64
+    strength: F64
+
+
+def row(strength: dict[int, float]) -> Row:
+    return Row(np.array(list(strength), np.int64), np.array(list(strength.values()), np.float64))
 
 
 def order(
@@ -30,7 +34,7 @@ def order(
     found = diversify(
         np.array(score, np.float64),
         np.array(own, np.int64),
-        [None if one is None else known(one) for one in lists],
+        [None if one is None else row(one) for one in lists],
         n,
         diversity,
     )
