@@ -22,7 +22,7 @@ from config.services import Services
 from config.settings import Settings, load_settings
 from streams.topics import ensure_topics
 
-__all__ = ["StackFactory", "wait_until"]
+__all__ = ["StackFactory", "own_settings", "wait_until"]
 
 StackFactory = Callable[..., Stack]
 
@@ -34,6 +34,31 @@ def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str
         if time.monotonic() > limit:
             pytest.fail(f"not within {seconds} s: {what or condition}")
         time.sleep(0.02)
+
+
+def own_settings(
+    services: Services, home: Path, *, partitions: int, **groups: dict[str, Any]
+) -> Settings:
+    """Settings bound to `services`, with topics and a namespace that nobody else has.
+
+    The topics are still to be made. `groups` replace defaults: `http={"list_cache_ms": 0}`.
+    """
+    own = secrets.token_hex(6)
+    found = load_settings(
+        kafka={
+            "events_topic": f"events-{own}",
+            "items_topic": f"items-{own}",
+            "dead_topic": f"events-{own}.dead",
+            "recommendations_topic": f"recommendations-{own}",
+            "group": f"headwater-{own}",
+            "partitions": partitions,
+        },
+        store={"namespace": f"t{own}"},
+        services={"data_dir": home},
+        http={"port": 0, **groups.pop("http", {})},
+        **groups,
+    )
+    return services.bind(found)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,21 +95,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 @pytest.fixture
 def settings(services: Services, tmp_path: Path) -> Iterator[Settings]:
     """Settings bound to the services, with topics that exist and a namespace nobody else has."""
-    own = secrets.token_hex(6)
-    found = load_settings(
-        kafka={
-            "events_topic": f"events-{own}",
-            "items_topic": f"items-{own}",
-            "dead_topic": f"events-{own}.dead",
-            "recommendations_topic": f"recommendations-{own}",
-            "group": f"headwater-{own}",
-            "partitions": 4,
-        },
-        store={"namespace": f"t{own}"},
-        http={"port": 0},
-        services={"data_dir": tmp_path / "home"},
-    )
-    found = services.bind(found)
+    found = own_settings(services, tmp_path / "home", partitions=4)
     ensure_topics(found)
     yield found
     kafka = found.kafka

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,8 +19,8 @@ from yarl import URL
 
 from commands.stack import Stack
 from config.services import Services
-from config.settings import Settings, load_settings
 from processors.popularity import WINDOWS
+from tests.conftest import own_settings
 
 __all__ = [
     "DEPARTMENTS",
@@ -30,7 +29,6 @@ __all__ = [
     "eventually",
     "get",
     "ids",
-    "live_settings",
     "post",
     "shop",
 ]
@@ -42,32 +40,12 @@ USERS = 40
 SEED = 20_260_101
 
 
-def live_settings(services: Services, home: Path, **groups: dict[str, Any]) -> Settings:
-    """Settings bound to `services`, with topics and a namespace of their own."""
-    own = secrets.token_hex(6)
-    found = load_settings(
-        kafka={
-            "events_topic": f"events-{own}",
-            "items_topic": f"items-{own}",
-            "dead_topic": f"events-{own}.dead",
-            "recommendations_topic": f"recommendations-{own}",
-            "group": f"headwater-{own}",
-            "partitions": 2,
-        },
-        store={"namespace": f"t{own}"},
-        services={"data_dir": home},
-        http={"port": 0, **groups.pop("http", {})},
-        **groups,
-    )
-    return services.bind(found)
-
-
 @asynccontextmanager
 async def shop(
     services: Services, home: Path, *, processes: int = 1, **groups: dict[str, Any]
 ) -> AsyncIterator[Stack]:
     """Worker and server, with every event counted and every title known."""
-    settings = live_settings(services, home, **groups)
+    settings = own_settings(services, home, partitions=2, **groups)
     async with Stack(settings, workers=1, processes=processes, services=services) as stack:
         async with aiohttp.ClientSession(stack.http_url) as http:
             await _fill(http)

@@ -17,7 +17,8 @@ from config.daemon import free_port
 from config.services import Services
 from config.settings import load_settings
 from serving.app import make_app
-from tests.live import PROBLEM, eventually, get, ids, live_settings, post, shop
+from tests.conftest import own_settings
+from tests.live import PROBLEM, eventually, get, ids, post, shop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -71,7 +72,7 @@ async def test_while_redis_is_down_the_last_trending_is_shown(
 async def test_while_kafka_is_down_events_are_refused_in_time(
     services: Services, tmp_path: Path
 ) -> None:
-    settings = live_settings(services, tmp_path / "home")
+    settings = own_settings(services, tmp_path / "home", partitions=2)
     nowhere = settings.kafka.model_copy(update={"bootstrap": f"127.0.0.1:{free_port()}"})
     app = make_app(settings.model_copy(update={"kafka": nowhere}))
     async with TestServer(app) as server, aiohttp.ClientSession(server.make_url("/")) as http:
