@@ -5,6 +5,7 @@ Needs Chromium. Where there is none the tests are skipped and say so; with CI=tr
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, ViewportSize, async_playwright, expect
+from playwright.async_api import Page, Route, ViewportSize, async_playwright, expect
 
 from commands.stack import Stack
 from config.services import Services
@@ -100,6 +101,56 @@ async def test_the_numbers_are_live(chromium: str, live: Stack, tmp_path: Path) 
         await page.screenshot(path=tmp_path / "desk.png")
 
 
+async def test_the_evaluation_is_what_the_metrics_say(chromium: str, live: Stack) -> None:
+    async with opened(chromium, live) as page:
+        cells = page.locator("#evaluation tbody td[data-window='24h']")
+
+        async def read() -> tuple[list[str], list[str]]:
+            answer = await page.request.get(f"{live.http_url}/metrics")
+            lines = dict(line.rsplit(" ", 1) for line in (await answer.text()).splitlines())
+            said = []
+            for ranking in ("rule", "learned"):
+                for name in ("hit_rate", "mrr"):
+                    value = lines[f'headwater_{name}{{ranking="{ranking}",window="24h"}}']
+                    said.append(f"{100 * float(value):.1f}")
+            return await cells.all_inner_texts(), said
+
+        await eventually(read, lambda both: both[0] == both[1] and "nan" not in both[1])
+        predicted = await page.locator("#evaluation [data-count][data-window='24h']").inner_text()
+        assert int(predicted) > 0
+        await expect(page.locator("#evaluation .served:visible")).to_have_count(1)
+
+
+async def test_the_served_ranking_is_marked_in_words(chromium: str, live: Stack) -> None:
+    async with opened(chromium, live) as page:
+        numbers = await page.evaluate(
+            "() => new Promise(done => { const source = new EventSource('/console/stream');"
+            "source.onmessage = said => { source.close(); done(JSON.parse(said.data)); }; })"
+        )
+        numbers["evaluation"]["1h"] = {
+            "predictions": 1234,
+            "rule": {"hit_rate": 0.5, "mrr": 0.2504},
+            "learned": {"hit_rate": 0.625, "mrr": 1},
+            "served": {"hit_rate": 0.6, "mrr": 0.3},
+        }
+
+        async def say(route: Route) -> None:
+            body = f"retry: 50\ndata: {json.dumps(numbers)}\n\n"
+            await route.fulfill(content_type="text/event-stream", body=body)
+
+        await page.route("**/console/stream", say)
+        for served, label in (("learned", "Learned"), ("rule", "Rule")):
+            numbers["served"] = served
+            await page.reload()
+            await expect(page.get_by_role("rowheader", name="served")).to_have_text(
+                f"{label} served"
+            )
+        table = page.get_by_role("table", name="Live evaluation")
+        shares = table.locator("tbody td[data-window='1h']")
+        await expect(shares).to_have_text(["50.0", "25.0", "62.5", "100.0"])
+        await expect(table.locator("[data-count][data-window='1h']")).to_have_text("1,234")
+
+
 async def test_an_anonymous_session_changes_what_is_recommended(chromium: str, live: Stack) -> None:
     async with opened(chromium, live) as page:
         before = await shown(page)
@@ -176,6 +227,8 @@ async def test_a_phone_needs_no_sideways_scrolling(
         await page.locator("#recommended .item").first.click()
         await expect(page.locator("#session li")).to_have_count(1)
         assert await page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        cells = "[...document.querySelectorAll('#evaluation :is(th, td)')]"
+        assert await page.evaluate(f"{cells}.every(cell => cell.scrollWidth <= cell.clientWidth)")
         paper = await page.evaluate("getComputedStyle(document.body).backgroundColor")
         brightness = sum(int(part) for part in paper[4:-1].split(","))
         assert (brightness < 200) == (scheme == "dark")

@@ -80,6 +80,22 @@ function showNumbers(now) {
   if (now.hit_rate === null) figure(at("hits"), "–");
   else figure(at("hits"), (100 * now.hit_rate).toFixed(1), "%");
   spark(now.history);
+  showEvaluation(now);
+}
+
+function showEvaluation(now) {
+  for (const cell of at("evaluation").querySelectorAll("td")) {
+    const found = now.evaluation[cell.dataset.window];
+    if (cell.dataset.share) {
+      const share = found[cell.parentElement.dataset.ranking][cell.dataset.share];
+      cell.textContent = share === null ? "–" : (100 * share).toFixed(1);
+    } else {
+      cell.textContent = found.predictions >= 100_000 ? short.format(found.predictions) : whole.format(found.predictions);
+    }
+  }
+  for (const row of at("evaluation").tBodies[0].rows) {
+    row.querySelector(".served").hidden = row.dataset.ranking !== now.served;
+  }
 }
 
 function connection(state, text) {
