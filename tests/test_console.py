@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -177,6 +178,52 @@ async def test_an_anonymous_session_changes_what_is_recommended(chromium: str, l
             ".map(row => row.dataset.item).join() === before",
             arg=",".join(before),
         )
+
+
+async def test_a_recommended_item_says_why(chromium: str, live: Stack, tmp_path: Path) -> None:
+    contributions = [
+        {"item_id": "a", "title": "<i>A</i>", "co_occurrence": 0.1, "repeat": 0.05},
+        {"item_id": "b", "co_occurrence": 0.2, "repeat": 0.0},
+        *({"item_id": f"c{n}", "co_occurrence": 0.0, "repeat": 0.01} for n in range(5)),
+    ]
+
+    async def explain(route: Route) -> None:
+        answer = await (await route.fetch()).json()
+        answer["items"][0].pop("explanation", None)
+        for item in answer["items"][1:]:
+            item["score"] = 1.0
+            item["explanation"] = {
+                "contributions": contributions,
+                "trending": 0.2,
+                "factor": 2.0,
+            }
+        await route.fulfill(json=answer)
+
+    async with opened(chromium, live, PHONE) as page:
+        await page.route("**/v1/recommendations", explain)
+        await page.locator("#trending .item").first.click()
+        await expect(page.locator("#recommended .why:visible")).to_have_count(11)
+        row = page.locator("#recommended li").nth(1)
+        why = row.get_by_role("button", name="why", exact=False)
+        await expect(why).to_have_accessible_name(re.compile(r"why \w+ no\. \d"))
+        await row.locator(".item").focus()
+        await page.keyboard.press("Tab")
+        await expect(why).to_be_focused()
+        await expect(why).to_have_attribute("aria-expanded", "false")
+        await page.keyboard.press("Enter")
+        await expect(why).to_have_attribute("aria-expanded", "true")
+        lines = [line.split("\n") for line in await row.locator(".reasons > div").all_inner_texts()]
+        names = [line[0] for line in lines]
+        assert names == ["b", "<i>A</i>", "c0", "c1", "c2", "2 more", "Everybody"]
+        shares = [float(line[-1].removesuffix(" %")) for line in lines]
+        assert shares == [40, 30, 2, 2, 2, 4, 20]
+        assert lines[0][1] == "seen together"
+        assert lines[1][1] == "together 67 %, again 33 %"
+        assert lines[2][1] == "seen again"
+        assert await page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        await page.screenshot(path=tmp_path / "why.png", full_page=True)
+        await page.keyboard.press("Enter")
+        await expect(row.locator(".reasons")).to_be_hidden()
 
 
 async def test_a_click_of_a_user_is_an_event_that_changes_the_answer(

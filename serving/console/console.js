@@ -3,6 +3,7 @@
 
 const SHOWN = 12;
 const CHIPS = 10;
+const REASONS = 5;
 const CHANGE_DEADLINE_MS = 5000;
 const ASK_AGAIN_MS = 15;
 const TRENDING_MS = 5000;
@@ -128,8 +129,21 @@ function itemRow(item) {
     button.append(span);
   }
   row.dataset.item = item.item_id;
-  row.append(button);
+  const why = document.createElement("button");
+  why.type = "button";
+  why.className = "why";
+  why.textContent = "why";
+  why.onclick = () => openReasons(row, row.lastChild.hidden);
+  const reasons = document.createElement("dl");
+  reasons.className = "reasons";
+  row.append(button, why, reasons);
+  openReasons(row, false);
   return row;
+}
+
+function openReasons(row, open) {
+  row.children[1].setAttribute("aria-expanded", String(open));
+  row.lastChild.hidden = !open;
 }
 
 function fillRow(row, item, place, share) {
@@ -145,6 +159,51 @@ function fillRow(row, item, place, share) {
   }
   weight.style.setProperty("--share", share.toFixed(3));
   row.firstChild.onclick = () => choose(item, place);
+  fillReasons(row, item);
+}
+
+// What each item of the session, and what everybody likes, adds to the score.
+function fillReasons(row, item) {
+  const [, why, reasons] = row.children;
+  const { contributions, trending, factor } = item.explanation ?? { contributions: [], trending: 0, factor: 0 };
+  why.hidden = contributions.length === 0 && trending === 0;
+  if (why.hidden) {
+    openReasons(row, false);
+    return;
+  }
+  why.setAttribute("aria-label", `why ${item.title ?? item.item_id}`);
+  const parts = contributions
+    .map((one) => ({ name: one.title ?? one.item_id, together: factor * one.co_occurrence, again: factor * one.repeat }))
+    .sort((a, b) => b.together + b.again - a.together - a.again);
+  const rest = parts.splice(REASONS);
+  if (rest.length > 0) {
+    const sum = (kind) => rest.reduce((before, one) => before + one[kind], 0);
+    parts.push({ name: `${rest.length} more`, together: sum("together"), again: sum("again") });
+  }
+  const lines = parts.map((one) => [one.name, one.together + one.again, kinds(one)]);
+  if (trending !== 0) lines.push(["Everybody", trending, "trending now"]);
+  reasons.replaceChildren(...lines.map(([name, value, kind]) => reason(name, item.score === 0 ? 0 : value / item.score, kind)));
+}
+
+function kinds({ together, again }) {
+  if (again === 0) return "seen together";
+  if (together === 0) return "seen again";
+  const share = Math.round((100 * again) / (together + again));
+  return `together ${100 - share} %, again ${share} %`;
+}
+
+function reason(name, share, kind) {
+  const line = document.createElement("div");
+  const term = document.createElement("dt");
+  term.textContent = name;
+  const value = document.createElement("dd");
+  value.textContent = `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+  value.style.setProperty("--share", Math.min(1, Math.max(0, share)).toFixed(3));
+  const note = document.createElement("dd");
+  note.className = "kind";
+  note.textContent = kind;
+  line.append(term, note, value);
+  return line;
 }
 
 // Rows are kept by item, so that focus and scroll survive an update.
