@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from rich.progress import Progress
 
 from commands.csv_events import EventFile
+from commands.curve import RANKINGS
 from commands.evaluate_via import WAYS
 from commands.feed import progress_bar
 from commands.process import Json, print_json, run_until_signalled, say
@@ -38,10 +39,12 @@ class Measured:
     score: Score
     train_seconds: float
     query_seconds: float
+    curve: list[dict[str, Any]] | None = None
+    """Of progressive validation: every ranking over the time of the stream."""
 
     def as_json(self, data: Path) -> dict[str, Any]:
         """The JSON object of the command."""
-        return {
+        found: dict[str, Any] = {
             "data": str(data),
             "via": self.via,
             "hr_at_20": round(self.score.hit_rate, 2),
@@ -52,6 +55,7 @@ class Measured:
                 1e6 * self.query_seconds / max(self.score.queries, 1), 1
             ),
         }
+        return found if self.curve is None else {**found, "curve": self.curve}
 
 
 def _at_least_one(kind: object, value: int | None) -> None:
@@ -105,8 +109,15 @@ def evaluate(
     if json:
         print_json(result)
     else:
+        curve = result.pop("curve", [])
         for name, value in result.items():
             print(f"{name:<22} {value}")
+        for part in curve:
+            told = ", ".join(
+                f"{name} {part[name]['hr_at_20']:.2f} / {part[name]['mrr_at_20']:.2f}"
+                for name in RANKINGS
+            )
+            print(f"until {part['until']:<16.0%} {told}")
     return 0
 
 
@@ -155,8 +166,10 @@ async def measure_file(
     for chunk in range(run.chunks()):
         seconds, enough = run.step(chunk, time.perf_counter)
         asked += seconds
-        bar.update(task, completed=chunk + 1, note=f"HR@20 {run.score.hit_rate:.1f} %")
+        score = run.curve.whole["served"]
+        bar.update(task, completed=chunk + 1, note=f"HR@20 {score.hit_rate:.1f} %")
         await asyncio.sleep(0)  # lets a signal through
         if enough:
             break
-    return Measured("fold", run.score, time.perf_counter() - begin - asked, asked)
+    seconds = time.perf_counter() - begin - asked
+    return Measured("fold", run.curve.whole["served"], seconds, asked, run.curve.as_json())

@@ -26,15 +26,18 @@ from redis.exceptions import RedisError
 
 from commands.feed import send_events
 from commands.process import in_thread
-from commands.protocol import Question, Split, TrainingEvents, hashed, rank_of, user_name
+from commands.protocol import Question, Split, TrainingEvents, hashed, user_name
 from commands.stack import Stack
 from config.errors import ServiceError
 from config.redis_server import RedisServer
 from config.settings import Settings
 from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
+from processors.learner import Learner, Teacher, sample, sampled_sessions, share_of
 from processors.memory import MemoryCounts
 from processors.session import empty_table
-from serving.rank import Ranker, session_items
+from processors.standing import rank_of
+from serving.candidates import session_items
+from serving.rank import ranked
 from serving.recommend import Recommender
 from store.commit import Target
 from store.connect import connect
@@ -50,7 +53,6 @@ Report = Callable[[int], None]
 
 DEPTH = 40
 """Items asked for: enough to see every tie that could push an answer past rank 20."""
-_MEMORY_BATCH = 100_000
 _COUNTED_SECONDS = 120.0
 _TOPIC = "evaluation"
 
@@ -95,7 +97,6 @@ class FoldWay(Way):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._counts = MemoryCounts(settings)
-        self._ranker = Ranker(settings.rank)
 
     async def _start(self) -> None:
         """Nothing runs outside this process."""
@@ -103,7 +104,8 @@ class FoldWay(Way):
     async def learn(self, split: Split, report: Report) -> None:
         rules = FoldRules(self.settings)
         events = split.events(self.settings.fold.half_life_days)
-        for folded in _fold(split, events, rules, _MEMORY_BATCH):
+        for folded in _fold(split, events, rules, self.settings.worker.max_poll_records):
+            self._teach(folded)
             everything = np.ones(len(folded.events), np.bool_)
             self._counts.apply(
                 item_deltas(folded, rules, lambda items, _: np.ones(len(items), np.bool_)),
@@ -115,12 +117,25 @@ class FoldWay(Way):
     async def rank(self, question: Question) -> int:
         items = hashed(question.session)
         session = session_items(items, len(items), self.settings.rank.session_items)
-        own = self._counts.interner.index(session.item)
-        lists = self._counts.neighbours(own.tolist())
-        ranked = self._ranker.rank(session, own, lists, self._counts.knowledge(), DEPTH)
+        asked = self._counts.ask(session)
+        found = ranked(asked.query, asked.model, DEPTH)
         answer = hash_id(question.answer)
         await asyncio.sleep(0)
-        return rank_of(self._counts.interner.ids(ranked.index) == answer, ranked.score)
+        return rank_of(self._counts.interner.ids(found.index) == answer, found.score)
+
+    def _teach(self, folded: Folded) -> None:
+        """What `processors.learner.Learner` does, with counts in memory."""
+        counts = self._counts
+        n = len(folded.prefixes.row)
+        share = share_of(self.settings.learn, counts.knowledge().events)
+        random = np.random.default_rng(int(folded.events.offset[0]))
+        rows = sample(n, share, n, random)
+        teacher = Teacher(counts.taught)
+        sessions = sampled_sessions(folded, rows, self.settings.rank.session_items)
+        items = counts.interner.index(folded.events.item[folded.prefixes.row[rows]]).tolist()
+        for session, item in zip(sessions, items, strict=True):
+            teacher.predict(counts.ask(session, weighed=True).query, item)
+        teacher.finish()
 
 
 class RedisWay(Way):
@@ -140,7 +155,10 @@ class RedisWay(Way):
         self._open.push_async_callback(redis.aclose)
         self._open.push_async_callback(_drop, redis, Keys(self.settings.store).pattern)
         self._writer = StoreWriter(redis, self.settings)
-        self._recommender = Recommender(StoreReader(redis, self.settings), self.settings)
+        reader = StoreReader(redis, self.settings)
+        self._recommender = Recommender(reader, self.settings)
+        # Nothing else is going on here that learning could hold up.
+        self._learner = Learner(self._recommender, reader, self.settings, per_second=None)
 
     async def learn(self, split: Split, report: Report) -> None:
         rules = FoldRules(self.settings)
@@ -155,12 +173,14 @@ class RedisWay(Way):
             totals = total_deltas(folded, everything)
             names = {item: events.names[item].encode() for item in items.item.tolist()}
             try:
-                outcome = await writer.commit_items(target, marks, items, totals, names)
+                lesson = await self._learner.lesson(folded)
+                outcome = await writer.commit_items(target, marks, items, totals, names, lesson)
+                self._learner.done(committed=not outcome.refused)
                 marks.items, marks.totals = outcome.contained[:-1], int(outcome.contained[-1])
                 stored = await writer.commit_users(target, marks, folded.sessions)
                 marks.users = stored.contained
-                if len(outcome.long_lists):
-                    await writer.compact(np.unique(outcome.long_lists))
+                if outcome.long_lists:
+                    await writer.compact(outcome.long_lists)
             except RedisError as error:
                 raise ServiceError(f"Redis did not take a batch: {error}") from error
             if outcome.refused or stored.refused:

@@ -54,7 +54,7 @@ async def _look(settings: Settings, what: str, id: str) -> dict[str, Any]:
     try:
         if what == "user":
             return await known_of_user(reader, list(settings.events.weights), id)
-        return await _known_of_item(reader, id)
+        return await _known_of_item(reader, settings.rank.backward, id)
     except RedisError as error:
         raise ServiceError(
             f"Redis at {redacted(settings.redis.url or '')} does not answer: {error}; is it up?"
@@ -63,17 +63,19 @@ async def _look(settings: Settings, what: str, id: str) -> dict[str, Any]:
         await redis.aclose()
 
 
-async def _known_of_item(reader: StoreReader, item_id: str) -> dict[str, Any]:
+async def _known_of_item(reader: StoreReader, backward: float, item_id: str) -> dict[str, Any]:
     item = hash_id(item_id)
     lists = await reader.item(item)
-    order = np.argsort(-lists.weight, kind="stable")[:_NEIGHBOURS]
+    sessions, events = await reader.counts(item)
+    weight = lists.forward + backward * lists.backward
+    order = np.argsort(-weight, kind="stable")[:_NEIGHBOURS]
     own, *texts = await reader.texts(
         np.concatenate([np.array([item], np.uint64), lists.neighbour[order]])
     )
     return {
         "item_id": item_id,
-        "sessions": int(lists.sessions[0]),
-        "events": int(lists.events[0]),
+        "sessions": sessions,
+        "events": events,
         "catalogue": orjson.loads(own.catalogue) if own.catalogue else None,
         "neighbours": len(lists.neighbour),
         "nearest": [
@@ -84,7 +86,7 @@ async def _known_of_item(reader: StoreReader, item_id: str) -> dict[str, Any]:
                 "latest": time * 1000,
             }
             for text, weight, time in zip(
-                texts, lists.weight[order].tolist(), lists.time[order].tolist(), strict=True
+                texts, weight[order].tolist(), lists.time[order].tolist(), strict=True
             )
         ],
     }

@@ -3,39 +3,37 @@
 Events are taken in the order of their times, those of one moment in the order of the file. A chunk
 is folded at once, which depends on its users' histories alone; then its events are walked one by
 one: those with a prefix are predicted from the counts as they are, and each event's own increments
-are added right after. So a prediction has seen every event before its own, and none other.
+are added right after. So a prediction has seen every event before its own, and none other. A sample
+of the events teaches the learned ranking on the way, drawn as a worker draws it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from commands.csv_events import EventFile, problem_of
-from commands.protocol import SHOWN, Score, rank_of
+from commands.curve import Curve
 from config.errors import BadInput
 from config.settings import Settings
-from processors.fold import Folded, FoldRules, fold_batch
+from processors.fold import FoldRules, fold_batch
+from processors.learner import Teacher, share_of
 from processors.memory import EventParts, MemoryCounts, MemorySessions
-from processors.repeats import latest_items
-from serving.rank import Ranker, SessionItems
+from processors.standing import rank_of
+from serving.candidates import session_items
+from serving.model import Model
+from serving.rank import Asked
 from streams.columns import EventColumns, hash_id, session_tag
 from streams.event import Rejection, time_of
 
 __all__ = ["Progressive", "read_columns"]
 
-_TAUGHT = 0.3
+_TAUGHT = 3, 10
 """Share of the rows that only teach."""
 _CHUNK = 5000
-_DEPTH = 2 * SHOWN
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    session: SessionItems
-    own: list[int]
+_PARTS = 20
+"""Of the curve over the stream."""
 
 
 def read_columns(file: EventFile) -> tuple[EventColumns, list[str]]:
@@ -83,14 +81,17 @@ class Progressive:
 
     def __init__(self, settings: Settings, events: EventColumns, limit: int | None = None) -> None:
         """`limit` ends the run after so many predictions."""
-        self.score = Score()
+        self.curve = Curve(len(events), _PARTS)
+        self._settings = settings
         self._events = events
         self._limit = limit
-        self._taught = int(_TAUGHT * len(events))
+        self._first = -(-len(events) * _TAUGHT[0] // _TAUGHT[1])
         self._rules = FoldRules(settings)
         self._counts = MemoryCounts(settings)
+        self._teacher = Teacher(self._counts.taught)
+        self._random = np.random.default_rng(0)
         self._sessions = MemorySessions()
-        self._ranker = Ranker(settings.rank)
+        self._popular = np.zeros(1024, np.int64)
 
     def chunks(self) -> int:
         """How many times `step` can be called."""
@@ -105,43 +106,61 @@ class Progressive:
         before = self._sessions.read(np.unique(events.user))
         folded = fold_batch(before, events, self._rules)
         self._sessions.write(folded.sessions)
-        counts = self._counts
+        counts, prefixes = self._counts, folded.prefixes
         parts = EventParts(folded, counts.interner)
         weights = counts.begin(parts)
-        asked = self._questions(folded, max(0, self._taught - begin))
+        stands = dict(zip(prefixes.row.tolist(), range(len(prefixes.row)), strict=True))
         seconds = 0.0
         for row in range(len(events)):
-            if (question := asked.get(row)) is not None:
-                start = clock()
-                self.score.add(self._rank(question, parts.item[row]))
-                seconds += clock() - start
-                if self.score.queries == self._limit:
+            if (place := stands.get(row)) is not None:
+                measured = begin + row >= self._first
+                share = share_of(self._settings.learn, begin + row)
+                sampled = self._random.random() < share
+                if measured or sampled:
+                    items = prefixes.items[place]
+                    start = clock()
+                    asked = counts.ask(
+                        session_items(
+                            items[items != 0][::-1],
+                            int(prefixes.length[place]),
+                            self._rules.session_items,
+                        ),
+                        weighed=True,
+                    )
+                    if measured:
+                        self._measure(begin + row, asked, parts.item[row])
+                        seconds += clock() - start
+                    if sampled:
+                        self._teacher.predict(asked.query, parts.item[row])
+                if self.curve.whole["served"].queries == self._limit:
                     return seconds, True
-            counts.learn(parts, weights, row)
+            counts.count(parts, weights, row)
+            self._count_popular(parts.item[row])
         return seconds, False
 
-    def _questions(self, folded: Folded, first: int) -> dict[int, _Question]:
-        """What stood before each event from row `first` on that is not its session's first."""
-        prefixes = folded.prefixes
-        latest, times = latest_items(prefixes.items, self._rules.session_items)
-        where, step = np.nonzero(latest)
-        bounds = np.searchsorted(where, np.arange(len(prefixes.row) + 1)).tolist()
-        item = prefixes.items[where, step]
-        once, place = np.unique(item, return_inverse=True)
-        own: list[int] = self._counts.interner.index(once)[place].tolist()
-        distance, seen = step.astype(np.int64) + 1, times[where, step]
-        rows, lengths = prefixes.row.tolist(), prefixes.length.tolist()
-        return {
-            row: _Question(
-                SessionItems(item[a:b], distance[a:b], seen[a:b], length),
-                own[a:b],
-            )
-            for row, length, a, b in zip(rows, lengths, bounds[:-1], bounds[1:], strict=True)
-            if row >= first
-        }
+    def _measure(self, event: int, asked: Asked, item: int) -> None:
+        query, session = asked.query, asked.session
+        answer = query.index == item
+        rule = rank_of(answer, query.rule)
+        learned = rank_of(answer, Model.of(self._counts.taught.parameters).chances(query))
+        last = session.lists[0]
+        self.curve.add(
+            event,
+            {
+                "served": learned if self._counts.taught.leads else rule,
+                "learned": learned,
+                "rule": rule,
+                "last_item": rank_of(last.index == item, last.forward.astype(np.float64)),
+                "popularity": self._popularity_rank(item),
+            },
+        )
 
-    def _rank(self, question: _Question, answer: int) -> int:
-        own = np.array(question.own, np.int64)
-        lists = self._counts.neighbours(question.own)
-        ranked = self._ranker.rank(question.session, own, lists, self._counts.knowledge(), _DEPTH)
-        return rank_of(ranked.index == answer, ranked.score)
+    def _popularity_rank(self, item: int) -> int:
+        mine = self._popular[item] if item < len(self._popular) else 0
+        return int((self._popular >= mine).sum()) if mine else 0
+
+    def _count_popular(self, item: int) -> None:
+        if item >= len(self._popular):
+            more = np.zeros(max(item + 1, 2 * len(self._popular)) - len(self._popular), np.int64)
+            self._popular = np.concatenate([self._popular, more])
+        self._popular[item] += 1

@@ -20,27 +20,20 @@ from typing import TypeVar
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from config.errors import BadInput, SettingsError
 from processors.cooccurrence import decay_rate
+from processors.standing import SHOWN
 from streams.columns import I64, U64, EventColumns, hash_id
 
 __all__ = [
-    "SHOWN",
     "Question",
     "Score",
     "Split",
     "TrainingEvents",
     "hashed",
-    "rank_of",
     "user_name",
 ]
-
-SHOWN = 20
-"""A hit lies among this many."""
-_TIE = 1e-9
-"""Scores closer than this share of each other are a tie: sums in another order differ as much."""
 
 Item = str | int
 T = TypeVar("T")
@@ -88,16 +81,6 @@ class Score:
     def reciprocal_rank(self) -> float:
         """MRR@20 in percent."""
         return 100 * self._reciprocal / max(self.queries, 1)
-
-
-def rank_of(answer: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> int:
-    """Rank, from 1, of the one item marked in `answer` (n,) by the scores (n,); 0 where none is
-    marked. Items that score the same stand before it.
-    """
-    at = np.flatnonzero(answer)
-    if not len(at):
-        return 0
-    return int((score >= score[at[0]] * (1 - _TIE)).sum())
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ __all__ = [
     "FoldSettings",
     "HttpSettings",
     "KafkaSettings",
+    "LearnSettings",
     "LogSettings",
     "RankSettings",
     "RedisSettings",
@@ -145,6 +146,11 @@ class EventSettings(_Group):
         description="weight of each event type; 0 counts nothing, and only these types are "
         "accepted. New types go last: the store refers to them by position",
     )
+    purchases: list[str] = Field(
+        default=["purchase"],
+        max_length=32,
+        description="event types whose pairs are also counted as bought together",
+    )
     session_pause_minutes: float = Field(
         default=30,
         gt=0,
@@ -183,9 +189,6 @@ class FoldSettings(_Group):
     length_exponent: float = Field(
         default=0.3, ge=0, le=2, description="pair weight falls as (position in session)^-exponent"
     )
-    backward: float = Field(
-        default=0.5, ge=0, le=1, description="share that the later item passes back"
-    )
     half_life_days: float = Field(
         default=30, gt=0, le=36_500, description="days after which a count weighs half"
     )
@@ -197,6 +200,12 @@ class RankSettings(_Group):
     session_items: int = Field(
         default=15, ge=1, le=30, description="distinct latest items of a session that are looked at"
     )
+    backward: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="what a count of coming before is worth, against one of coming after",
+    )
     distance_decay: float = Field(
         default=0.6, gt=0, le=1, description="weight of an item falls by this with each step back"
     )
@@ -204,6 +213,43 @@ class RankSettings(_Group):
         default=0.5, gt=0, le=1, description="power taken of a neighbour's count"
     )
     idf_power: float = Field(default=3.0, ge=0, le=6, description="power taken of an item's rarity")
+    widen_below: int = Field(
+        default=50,
+        ge=0,
+        le=100,
+        description="with fewer candidates than this, their own neighbours are looked at too",
+    )
+    widen_by: int = Field(
+        default=10, ge=1, le=50, description="best candidates whose neighbours are looked at then"
+    )
+    category: str = Field(
+        default="category",
+        description="attribute of catalogue items by which trending ones fit a session that has "
+        "no neighbours yet",
+    )
+
+
+class LearnSettings(_Group):
+    """How the stream teaches the ranking (docs/ranking.md)."""
+
+    share: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="share of the events that are predicted and learned from; 0 learns nothing",
+    )
+    first_events: int = Field(
+        default=10_000,
+        ge=0,
+        le=10_000_000,
+        description="a young stream is learned from more: of n events so far, this many in n",
+    )
+    per_second: float = Field(
+        default=200,
+        gt=0,
+        le=10_000,
+        description="events a worker learns from each second, at most, so that counting goes first",
+    )
 
 
 class ScenarioSettings(_Group):
@@ -239,12 +285,6 @@ class WorkerSettings(_Group):
     )
     session_timeout_seconds: float = Field(
         default=10, ge=6, le=300, description="a worker silent this long loses its partitions"
-    )
-    evaluate_per_second: float = Field(
-        default=20,
-        ge=0,
-        le=1000,
-        description="events a worker predicts each second for the hit rate",
     )
 
 
@@ -315,6 +355,7 @@ class Settings(BaseSettings):
     fold: FoldSettings = Field(default_factory=FoldSettings)
     rank: RankSettings = Field(default_factory=RankSettings)
     scenarios: dict[str, ScenarioSettings] = Field(default_factory=lambda: dict(DEFAULT_SCENARIOS))
+    learn: LearnSettings = Field(default_factory=LearnSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     services: ServiceSettings = Field(default_factory=ServiceSettings)

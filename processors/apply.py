@@ -2,7 +2,7 @@
 
     1  decode; bury what cannot be counted, before anything of the batch is committed
     2  read the users' histories with the user shards' marks
-    3  fold the events that the users' shards lack
+    3  fold the events that the users' shards lack; predict a sample of them, and learn from it
     4  commit increments to item shards and totals, each leaving out what it contains
     5  commit histories to user shards
     6  compact lists that have grown long
@@ -27,7 +27,7 @@ from config.errors import StreamError
 from config.settings import Settings
 from processors import metrics
 from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
-from store.commit import Marks, Target
+from store.commit import Lesson, Marks, Target
 from store.writer import StoreWriter
 from streams.columns import I64, U64, Bool
 from streams.dead import DeadLetters
@@ -35,7 +35,7 @@ from streams.decode import DecodedBatch, decode_batch
 from streams.event import EventRules
 from streams.transport import RecordBatch
 
-__all__ = ["EventApplier", "Predictor", "ReadAgain"]
+__all__ = ["EventApplier", "Learning", "ReadAgain"]
 
 log = structlog.get_logger("headwater.apply")
 
@@ -51,11 +51,14 @@ class ReadAgain:
     offset: int
 
 
-class Predictor(Protocol):
-    """Predicts some of a batch's events before they are learned."""
+class Learning(Protocol):
+    """Predicts some of a batch's events before they are counted, and learns from them."""
 
-    async def predict(self, folded: Folded) -> None:
-        """Look at events whose increments are not in the store yet."""
+    async def lesson(self, folded: Folded) -> Lesson | None:
+        """The lesson of a batch whose increments are not in the store yet."""
+
+    def done(self, committed: bool) -> None:
+        """The batch of the last lesson was committed, or was not."""
 
 
 class EventApplier:
@@ -66,11 +69,11 @@ class EventApplier:
         settings: Settings,
         writer: StoreWriter,
         dead: DeadLetters,
-        predictor: Predictor | None = None,
+        learner: Learning | None = None,
     ) -> None:
         self._writer = writer
         self._dead = dead
-        self._predictor = predictor
+        self._learner = learner
         self._event_rules = EventRules(settings.events)
         self._fold_rules = FoldRules(settings)
         self._marks: dict[tuple[str, int], Marks] = {}
@@ -127,35 +130,38 @@ class EventApplier:
         """Steps 2 to 6; false when a shard refused."""
         writer, rules = self._writer, self._fold_rules
         target = Target(batch.topic, batch.partition, batch.last)
-        events = decoded.events
+        # Shards that contain an event hold its user as of after it.
+        lacking = decoded.events.offset > marks.users[writer.shard_of(decoded.events.user)]
+        events = decoded.events if lacking.all() else decoded.events.take(lacking)
         users = np.unique(events.user)
         before, user_marks = await writer.read_sessions(batch.topic, batch.partition, users)
         if not np.array_equal(user_marks, marks.users):
             return False
-        lacking = events.offset > user_marks[writer.shard_of(events.user)]
-        if not lacking.all():
-            # Shards that contain these events hold their users as they are after them.
-            events = events.take(lacking)
-            users = np.unique(events.user)
-            before, user_marks = await writer.read_sessions(batch.topic, batch.partition, users)
-            if not np.array_equal(user_marks, marks.users):
-                return False
         folded = fold_batch(before, events, rules)
 
         def newer(items: U64, offsets: I64) -> Bool:
             return offsets > marks.items[writer.shard_of(items)]
 
         names = self._new_names(decoded)
-        if self._predictor is not None:
-            await self._predictor.predict(folded)
-        outcome = await writer.commit_items(
-            target,
-            marks,
-            item_deltas(folded, rules, newer),
-            total_deltas(folded, events.offset > marks.totals),
-            names,
-        )
-        if outcome.refused:
+        counted = events.offset > marks.totals
+        # What the totals contain was predicted and learned from with them.
+        learner = self._learner if len(events) and counted.all() else None
+        lesson = None if learner is None else await learner.lesson(folded)
+        committed = False
+        try:
+            outcome = await writer.commit_items(
+                target,
+                marks,
+                item_deltas(folded, rules, newer),
+                total_deltas(folded, counted),
+                names,
+                lesson,
+            )
+            committed = not outcome.refused
+        finally:
+            if learner is not None and lesson is not None:
+                learner.done(committed)
+        if not committed:
             return False
         marks.items, marks.totals = outcome.contained[:-1], int(outcome.contained[-1])
         self._named.update(names)
@@ -164,8 +170,8 @@ class EventApplier:
             return False
         marks.users = stored.contained
         metrics.DUPLICATES.inc(int((~folded.counted).sum()))
-        if len(outcome.long_lists):
-            await writer.compact(np.unique(outcome.long_lists))
+        if outcome.long_lists:
+            await writer.compact(outcome.long_lists)
         return True
 
     def _new_names(self, decoded: DecodedBatch) -> dict[int, bytes]:

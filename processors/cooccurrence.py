@@ -2,11 +2,14 @@
 
 When event j of a session brings item b, and item a stands g events before it,
 
-    a→b gains h·w(b)   and   b→a gains β·h·w(a),     h = 1/(1 + slope·(g-1)) · j^-λ
+    a→b gains h·w(b) forward   and   b→a gains h·w(a) backward,     h = 1/(1 + slope·(g-1)) · j^-λ
 
-with w the weight of the event's type and slope, β, λ the settings of `fold`. A pair with an event
-of weight 0 adds nothing. Counts halve every `half_life_days`: an increment is stored with its
-time, and increments are summed at the later one's time (Cormode et al., "Forward Decay", 2009).
+with w the weight of the event's type and slope, λ the settings of `fold`. Both directions are kept
+apart: how much the backward one is worth is for the ranking to say. A pair with an event of weight
+0 adds nothing. Counts halve every `half_life_days`: an increment is stored with its time, and
+increments are summed at the later one's time (Cormode et al., "Forward Decay", 2009).
+
+Pairs of purchases are counted a second time by themselves: what is bought together.
 """
 
 from __future__ import annotations
@@ -20,7 +23,13 @@ from config.settings import FoldSettings
 from processors.session import Pairs
 from streams.columns import F64, I64, U64, Bool
 
-__all__ = ["Contributions", "Increments", "contributions", "decay_rate", "sum_by_pair"]
+__all__ = [
+    "Contributions",
+    "Increments",
+    "contributions",
+    "decay_rate",
+    "sum_by_pair",
+]
 
 _DAY = 86_400.0
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -34,6 +43,8 @@ class Contributions:
     source: U64
     neighbour: U64
     weight: F64
+    back: Bool
+    """Whether `neighbour` came before `source`."""
     time: F64
     """Seconds since 1970."""
     row: I64
@@ -45,6 +56,7 @@ class Contributions:
             self.source[where],
             self.neighbour[where],
             self.weight[where],
+            self.back[where],
             self.time[where],
             self.row[where],
         )
@@ -56,9 +68,12 @@ class Increments:
 
     source: U64
     neighbour: U64
-    weight: npt.NDArray[np.float32]
+    forward: npt.NDArray[np.float32]
+    """How much `neighbour` follows `source`."""
+    backward: npt.NDArray[np.float32]
+    """How much `neighbour` precedes `source`."""
     time: npt.NDArray[np.uint32]
-    """Seconds since 1970 at which `weight` holds."""
+    """Seconds since 1970 at which both hold."""
 
 
 def decay_rate(half_life_days: float) -> float:
@@ -75,7 +90,8 @@ def contributions(pairs: Pairs, weights: F64, settings: FoldSettings) -> Contrib
     both = Contributions(
         np.concatenate([pairs.first, pairs.second]),
         np.concatenate([pairs.second, pairs.first]),
-        np.concatenate([h * second, settings.backward * h * first]),
+        np.concatenate([h * second, h * first]),
+        np.repeat([False, True], len(h)),
         np.tile(pairs.time / 1000.0, 2),
         np.tile(pairs.row, 2),
     )
@@ -92,12 +108,14 @@ def sum_by_pair(parts: Contributions, rate: float) -> Increments:
     changes = (source[1:] != source[:-1]) | (neighbour[1:] != neighbour[:-1])
     begin = np.flatnonzero(np.concatenate([np.ones(min(1, len(source)), np.bool_), changes]))
     if not len(begin):
-        none = np.zeros(0, np.uint64)
-        return Increments(none, none, np.zeros(0, np.float32), np.zeros(0, np.uint32))
+        none, zero = np.zeros(0, np.uint64), np.zeros(0, np.float32)
+        return Increments(none, none, zero, zero, np.zeros(0, np.uint32))
     time = np.ceil(parts.time[order])
     latest = np.maximum.reduceat(time, begin)
     age = np.repeat(latest, np.diff(np.append(begin, len(order)))) - parts.time[order]
-    weight = np.add.reduceat(parts.weight[order] * np.exp(-rate * age), begin)
-    return Increments(
-        source[begin], neighbour[begin], weight.astype(np.float32), latest.astype(np.uint32)
+    weight = parts.weight[order] * np.exp(-rate * age)
+    back = parts.back[order]
+    forward, backward = (
+        np.add.reduceat(weight * which, begin).astype(np.float32) for which in (~back, back)
     )
+    return Increments(source[begin], neighbour[begin], forward, backward, latest.astype(np.uint32))

@@ -21,7 +21,7 @@ from processors.cooccurrence import (
     sum_by_pair,
 )
 from processors.late import place_one_by_one
-from processors.popularity import TrendRows, count_trend
+from processors.popularity import TrendRows, count_recent, count_trend
 from processors.repeats import CELLS, Repeats, count_repeats
 from processors.session import (
     Pairs,
@@ -55,6 +55,9 @@ class FoldRules:
         self.pairs = settings.fold
         self.session_items = settings.rank.session_items
         self.rate = decay_rate(settings.fold.half_life_days)
+        self.bought: Bool = np.array(
+            [kind in settings.events.purchases for kind in settings.events.weights], np.bool_
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class Folded:
     weight: F64
     """(n,) of the event's type."""
     pairs: Contributions
+    bought: Contributions
+    """Those of two purchases."""
     repeats: Repeats
 
 
@@ -83,10 +88,15 @@ class ItemDeltas:
     """What is added to the items' shards."""
 
     increments: Increments
+    bought: Increments
     item: U64
     """(i,) items of the batch, rising, with the counts below."""
     sessions: I64
     events: I64
+    recent: F64
+    """Events, decayed to `recent_at`."""
+    recent_at: I64
+    """Seconds since 1970."""
     trend: TrendRows
 
 
@@ -138,6 +148,11 @@ def fold_batch(before: SessionTable, events: EventColumns, rules: FoldRules) -> 
         first=counted & ~seen & (weight > 0),
         weight=weight,
         pairs=contributions(pairs, rules.weights, rules.pairs),
+        bought=contributions(
+            pairs.take(rules.bought[pairs.first_kind] & rules.bought[pairs.second_kind]),
+            rules.weights,
+            rules.pairs,
+        ),
         repeats=count_repeats(outcomes, events.item[outcomes.row], rules.session_items),
     )
 
@@ -147,16 +162,22 @@ def item_deltas(folded: Folded, rules: FoldRules, newer: Callable[[U64, I64], Bo
     items' shards do not contain yet.
     """
     events = folded.events
-    parts = folded.pairs
-    parts = parts.take(newer(parts.source, events.offset[parts.row]))
+    increments, bought = (
+        sum_by_pair(parts.take(newer(parts.source, events.offset[parts.row])), rules.rate)
+        for parts in (folded.pairs, folded.bought)
+    )
     mine = folded.counted & newer(events.item, events.offset)
     item, code = np.unique(events.item[mine], return_inverse=True)
     sessions = np.bincount(code, folded.first[mine], len(item)).astype(np.int64)
+    recent, recent_at = count_recent(code, events.time[mine], len(item), rules.rate)
     return ItemDeltas(
-        increments=sum_by_pair(parts, rules.rate),
+        increments=increments,
+        bought=bought,
         item=item,
         sessions=sessions,
         events=np.bincount(code, minlength=len(item)).astype(np.int64),
+        recent=recent,
+        recent_at=recent_at,
         trend=count_trend(events.item[mine], events.time[mine], folded.weight[mine]),
     )
 

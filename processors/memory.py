@@ -1,12 +1,11 @@
 """Counts in this process's memory, with what the store does to them: for `headwater evaluate`.
 
 They take the same increments that a commit writes to Redis, batch by batch (`apply`) or event by
-event (`learn`), and answer with the same `Neighbours` and `Knowledge`. Nothing is ever rebuilt: an
-item's neighbours grow in place.
+event (`count`), and answer the ranking's questions as a `StoreReader` does. An item's neighbours
+grow in place, and are cut to the best ones where compaction in the store would do so.
 
 A weight w of time t is kept as w·e^(rate·(t - landmark)), so that weights of all times add up as
 they are. Before the exponent grows too large, the landmark moves on and all weights are rescaled.
-Ranking only compares weights with each other, so it needs no decay to the present.
 """
 
 from __future__ import annotations
@@ -21,9 +20,13 @@ import numpy.typing as npt
 from config.settings import Settings
 from processors.cooccurrence import decay_rate
 from processors.fold import Folded, ItemDeltas, TotalDeltas
+from processors.learning import Taught
+from processors.popularity import RECENT
 from processors.repeats import CELLS, repeat_prior
 from processors.session import SessionTable
-from serving.rank import Knowledge, Neighbours
+from serving.candidates import NOTHING, Lists, Neighbours, Popularity, SessionItems
+from serving.model import Model
+from serving.rank import Asked, Knowledge, Ranker
 from store.layout import pack_sessions, unpack_sessions
 from store.reader import Interner
 from streams.columns import F64, I64, U64
@@ -55,31 +58,32 @@ class MemorySessions:
 class _Item:
     """What is counted for one item; the arrays belong together place by place."""
 
-    __slots__ = ("index", "place", "sessions", "strength", "weight")
+    __slots__ = ("backward", "forward", "index", "place")
 
     def __init__(self) -> None:
-        self.sessions = 0
         self.place: dict[int, int] = {}
         """Neighbour → its place in the arrays."""
         self.index = array("q")
-        self.weight = array("d")
-        """As of the landmark."""
-        self.strength = array("d")
-        """Weights to the power `rank.count_power`."""
+        self.forward = array("d")
+        """As of the landmark, like the next."""
+        self.backward = array("d")
 
 
 class EventParts:
-    """A folded batch cut into its events, with ids interned: what `MemoryCounts.learn` adds."""
+    """A folded batch cut into its events, with ids interned: what `MemoryCounts.count` adds."""
 
     def __init__(self, folded: Folded, interner: Interner) -> None:
         n = len(folded.events)
         self.item: list[int] = interner.index(folded.events.item).tolist()
+        self.counted: list[bool] = folded.counted.tolist()
         self.first: list[bool] = folded.first.tolist()
         self.opens: list[bool] = folded.opens.tolist()
+        self.seconds: list[float] = (folded.events.time / 1000.0).tolist()
         pairs, repeats = folded.pairs, folded.repeats
         order = np.argsort(pairs.row, kind="stable")
         self.source: list[int] = _interned(interner, pairs.source[order]).tolist()
         self.neighbour: list[int] = _interned(interner, pairs.neighbour[order]).tolist()
+        self.back: list[bool] = pairs.back[order].tolist()
         self.weight = pairs.weight[order]
         self.time = pairs.time[order]
         self.pair_start: list[int] = np.searchsorted(pairs.row[order], np.arange(n + 1)).tolist()
@@ -94,11 +98,21 @@ class MemoryCounts:
 
     def __init__(self, settings: Settings) -> None:
         self.interner = Interner()
+        self.taught = Taught()
+        """The learned ranking; served where it leads."""
         self._rate = decay_rate(settings.fold.half_life_days)
-        self._power = settings.rank.count_power
+        self._power, self._worth = settings.rank.count_power, settings.rank.backward
+        self._most = settings.store.neighbours
+        self._bound = int(settings.store.compact_factor * settings.store.neighbours)
+        self._ranker = Ranker(settings.rank)
         self._landmark: float | None = None
+        self._latest = 0.0
         self._items: dict[int, _Item] = {}
+        self._sessions_with = np.zeros(1024)
+        self._recent = np.zeros(1024)
+        self._recent_at = np.zeros(1024)
         self._sessions = 0
+        self._events = 0
         self._opportunities = np.zeros(CELLS)
         self._hits = np.zeros(CELLS)
 
@@ -108,105 +122,180 @@ class MemoryCounts:
         order = np.argsort(increments.source, kind="stable")
         source = _interned(self.interner, increments.source[order])
         neighbour: list[int] = _interned(self.interner, increments.neighbour[order]).tolist()
-        weight: list[float] = self._scaled(
-            increments.weight[order].astype(np.float64), increments.time[order].astype(np.float64)
-        ).tolist()
+        factor = self._factors(increments.time[order].astype(np.float64))
+        forward: list[float] = (increments.forward[order] * factor).tolist()
+        backward: list[float] = (increments.backward[order] * factor).tolist()
         begin = np.flatnonzero(np.concatenate([[True], source[1:] != source[:-1]]))[: len(source)]
         bounds: list[int] = np.append(begin, len(source)).tolist()
         for one, a, b in zip(source[begin].tolist(), bounds[:-1], bounds[1:], strict=True):
-            self._add(self._item(one), zip(neighbour[a:b], weight[a:b], strict=True))
-        index: list[int] = self.interner.index(items.item).tolist()
-        for one, sessions in zip(index, items.sessions.tolist(), strict=True):
-            self._item(one).sessions += sessions
+            self._add(one, zip(neighbour[a:b], forward[a:b], backward[a:b], strict=True))
+        index = self.interner.index(items.item)
+        self._grow(index)
+        self._sessions_with[index] += items.sessions
+        self._add_recent(index, items.recent, items.recent_at.astype(np.float64))
         self._sessions += totals.sessions
+        self._events += totals.events
+        self._latest = max(self._latest, totals.latest)
         self._opportunities += totals.opportunities
         self._hits += totals.hits
 
     def begin(self, parts: EventParts) -> list[float]:
-        """Weights of a batch's pairs as of the landmark, to be handed to `learn`."""
-        scaled: list[float] = self._scaled(parts.weight, parts.time).tolist()
+        """Weights of a batch's pairs as of the landmark, to be handed to `count`."""
+        self._grow(np.array(parts.item, np.int64))
+        scaled: list[float] = (parts.weight * self._factors(parts.time)).tolist()
         return scaled
 
-    def learn(self, parts: EventParts, weights: list[float], row: int) -> None:
+    def count(self, parts: EventParts, weights: list[float], row: int) -> None:
         """Add one event of a batch. `weights` come from `begin` for the same batch, which must be
         the latest one begun.
         """
         for at in range(parts.pair_start[row], parts.pair_start[row + 1]):
-            self._add(self._item(parts.source[at]), ((parts.neighbour[at], weights[at]),))
-        self._item(parts.item[row]).sessions += parts.first[row]
-        self._sessions += parts.opens[row]
+            both = (0.0, weights[at]) if parts.back[at] else (weights[at], 0.0)
+            self._add(parts.source[at], ((parts.neighbour[at], *both),))
+        if parts.counted[row]:
+            item, seconds = parts.item[row], parts.seconds[row]
+            self._sessions_with[item] += parts.first[row]
+            one = np.array([item])
+            self._add_recent(one, np.ones(1), np.array([seconds]))
+            self._sessions += parts.opens[row]
+            self._events += 1
+            self._latest = max(self._latest, seconds)
         a, b = parts.cell_start[row], parts.cell_start[row + 1]
         # Cells of one event differ: no two of its session's items have the same distance.
         self._opportunities[parts.cell[a:b]] += 1
         self._hits[parts.cell[a:b]] += parts.hit[a:b]
 
-    def neighbours(self, items: Iterable[int]) -> list[Neighbours | None]:
-        """Neighbours of items given by small ints; None where nothing is known of one."""
-        found: list[Neighbours | None] = []
+    def ask(self, items: SessionItems, *, weighed: bool | None = None) -> Asked:
+        """The candidates after a session, with features where `weighed`: by default, where the
+        learned ranking leads.
+        """
+        knowledge = self.knowledge()
+        steps = self._ranker.ask(
+            items,
+            self.interner.index(items.item),
+            knowledge,
+            None,
+            weighed=self.taught.leads if weighed is None else weighed,
+        )
+        answer: list[Neighbours] | Popularity | None = None
+        try:
+            while True:
+                wanted = next(steps) if answer is None else steps.send(answer)
+                if isinstance(wanted, Lists):
+                    answer = self.neighbours(wanted.index.tolist())
+                else:
+                    answer = self.popularity(wanted.index)
+        except StopIteration as done:
+            asked: Asked = done.value
+            return asked
+
+    def neighbours(self, items: Iterable[int]) -> list[Neighbours]:
+        """Neighbours of items given by small ints, decayed to now; NOTHING where none are known."""
+        factor = math.exp(-self._rate * (self._latest - (self._landmark or 0)))
+        found: list[Neighbours] = []
         for one in items:
             item = self._items.get(one)
+            if item is None:
+                found.append(NOTHING)
+                continue
+            # Copies: an array cannot grow while numpy looks at it.
+            forward = np.array(item.forward) * factor
+            backward = np.array(item.backward) * factor
             found.append(
-                None
-                if item is None
-                else Neighbours(
-                    # Copies: an array cannot grow while numpy looks at it.
+                Neighbours(
                     np.array(item.index, np.int64),
-                    np.array(item.strength, np.float64),
-                    item.sessions,
+                    forward.astype(np.float32),
+                    backward.astype(np.float32),
+                    (forward + self._worth * backward) ** self._power,
                 )
             )
         return found
 
+    def popularity(self, index: I64) -> Popularity:
+        """How popular items, given by small ints, are now."""
+        self._grow(index)
+        age = np.maximum(self._latest - self._recent_at[index], 0)
+        recent = self._recent[index] * np.exp(-RECENT * self._rate * age)
+        return Popularity(self._sessions_with[index], recent)
+
     def knowledge(self) -> Knowledge:
-        """Sessions in all, and the repeat prior."""
-        return Knowledge(self._sessions, repeat_prior(self._opportunities, self._hits))
+        """Sessions in all, the repeat prior, and the learned ranking where it leads."""
+        return Knowledge(
+            self._sessions,
+            self._events,
+            repeat_prior(self._opportunities, self._hits),
+            Model.of(self.taught.parameters) if self.taught.leads else None,
+        )
 
-    def weights(self, item: int, time: float) -> dict[int, float]:
-        """Weights of an item's neighbours, all by their hashes, decayed to `time` (s)."""
-        mine = self._items.get(int(self.interner.index(np.array([item], np.uint64))[0]))
-        if mine is None or self._landmark is None:
-            return {}
-        factor = math.exp(-self._rate * (time - self._landmark))
-        hashes = self.interner.ids(np.array(mine.index, np.int64)).tolist()
-        return {hashed: weight * factor for hashed, weight in zip(hashes, mine.weight, strict=True)}
+    def weights(self, item: int) -> dict[int, tuple[float, float]]:
+        """Forward and backward counts of an item's neighbours, all by their hashes, as of now."""
+        (mine,) = self.neighbours(self.interner.index(np.array([item], np.uint64)).tolist())
+        hashes = self.interner.ids(mine.index).tolist()
+        both = zip(mine.forward.tolist(), mine.backward.tolist(), strict=True)
+        return dict(zip(hashes, both, strict=True))
 
-    def _item(self, index: int) -> _Item:
+    def _add(self, index: int, parts: Iterable[tuple[int, float, float]]) -> None:
         item = self._items.get(index)
         if item is None:
             item = self._items[index] = _Item()
-        return item
-
-    def _add(self, item: _Item, parts: Iterable[tuple[int, float]]) -> None:
-        place, weights, strengths, power = item.place, item.weight, item.strength, self._power
-        for neighbour, weight in parts:
+        place = item.place
+        for neighbour, forward, backward in parts:
             at = place.get(neighbour)
             if at is None:
                 place[neighbour] = len(place)
                 item.index.append(neighbour)
-                weights.append(weight)
-                strengths.append(weight**power)
+                item.forward.append(forward)
+                item.backward.append(backward)
             else:
-                weights[at] = weight = weights[at] + weight
-                strengths[at] = weight**power
+                item.forward[at] += forward
+                item.backward[at] += backward
+        if len(place) > self._bound:
+            self._compact(item)
 
-    def _scaled(self, weight: F64, time: F64) -> F64:
-        """Weights as of the landmark, which moves when they would grow too large."""
+    def _compact(self, item: _Item) -> None:
+        weight = np.array(item.forward) + self._worth * np.array(item.backward)
+        best = np.sort(np.argpartition(-weight, self._most)[: self._most]).tolist()
+        item.index = array("q", [item.index[at] for at in best])
+        item.forward = array("d", [item.forward[at] for at in best])
+        item.backward = array("d", [item.backward[at] for at in best])
+        item.place = {neighbour: at for at, neighbour in enumerate(item.index)}
+
+    def _add_recent(self, index: I64, recent: F64, at: F64) -> None:
+        """Add decayed numbers of events of items, each once, at the later of both times."""
+        known_at = self._recent_at[index]
+        latest = np.maximum(known_at, at)
+        rate = RECENT * self._rate
+        self._recent[index] = self._recent[index] * np.exp(rate * (known_at - latest)) + (
+            recent * np.exp(rate * (at - latest))
+        )
+        self._recent_at[index] = latest
+
+    def _grow(self, index: I64) -> None:
+        size = int(index.max(initial=0)) + 1
+        if size > len(self._recent):
+            more = np.zeros(max(size, 2 * len(self._recent)) - len(self._recent))
+            self._sessions_with = np.concatenate([self._sessions_with, more])
+            self._recent = np.concatenate([self._recent, more])
+            self._recent_at = np.concatenate([self._recent_at, more])
+
+    def _factors(self, time: F64) -> F64:
+        """What takes weights of these times to the landmark, which moves when they grow large."""
         if not len(time):
-            return weight
+            return time
         latest = float(time.max())
         if self._landmark is None:
             self._landmark = latest
         if self._rate * (latest - self._landmark) > _LARGEST_EXPONENT:
             self._rescale(math.exp(-self._rate * (latest - self._landmark)))
             self._landmark = latest
-        scaled: F64 = weight * np.exp(self._rate * (time - self._landmark))
-        return scaled
+        factors: F64 = np.exp(self._rate * (time - self._landmark))
+        return factors
 
     def _rescale(self, factor: float) -> None:
         for item in self._items.values():
-            for at, weight in enumerate(item.weight):
-                item.weight[at] = weight * factor
-                item.strength[at] = item.weight[at] ** self._power
+            for at in range(len(item.index)):
+                item.forward[at] *= factor
+                item.backward[at] *= factor
 
 
 def _interned(interner: Interner, ids: U64) -> I64:

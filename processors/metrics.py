@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from processors.learning import Prediction
+from processors.standing import SHOWN
 
 __all__ = [
     "APPLIED",
@@ -19,6 +24,7 @@ __all__ = [
     "RECIPROCAL",
     "REJECTED",
     "VISIBLE",
+    "count_lesson",
 ]
 
 APPLIED = Counter("headwater_events_applied_total", "Events counted and committed.")
@@ -80,3 +86,19 @@ LEADS = Gauge(
     # Of the workers, whoever told last; a worker that ends changes nothing of what is served.
     multiprocess_mode="mostrecent",
 )
+
+
+def count_lesson(predictions: Iterable[Prediction], learned: int | None, leads: bool) -> None:
+    """Count what a committed batch predicted and learned; `learned` None where that was refused."""
+    for prediction in predictions:
+        EVALUATED.inc()
+        for ranking in RANKINGS:
+            rank = getattr(prediction, ranking)
+            if 0 < rank <= SHOWN:
+                HITS.labels(ranking).inc()
+                RECIPROCAL.labels(ranking).inc(1 / rank)
+    if learned is None:
+        LESSONS_LOST.inc()
+    else:
+        LEARNED_FROM.inc(learned)
+        LEADS.set(leads)

@@ -1,7 +1,9 @@
-"""What is popular when: weights of items in buckets of time, for trending windows.
+"""What is popular when: weights of items in buckets of time, for trending windows; and how much
+of an item is recent.
 
 A window of an hour is summed from buckets of 5 minutes, one of 24 hours from hours, one of 7 days
-from days. Buckets follow the events' own times, so a replay rebuilds them. Pure numpy.
+from days. Buckets follow the events' own times, so a replay rebuilds them. Recent events are
+counted with a decay of their own, `RECENT` times as fast as that of the counts. Pure numpy.
 """
 
 from __future__ import annotations
@@ -14,7 +16,19 @@ import numpy.typing as npt
 
 from streams.columns import F64, I64, U64
 
-__all__ = ["GRANULARITIES", "WINDOWS", "Granularity", "TrendRows", "buckets_of", "count_trend"]
+__all__ = [
+    "GRANULARITIES",
+    "RECENT",
+    "WINDOWS",
+    "Granularity",
+    "TrendRows",
+    "buckets_of",
+    "count_recent",
+    "count_trend",
+]
+
+RECENT = 20.0
+"""Recent events halve in this part of the counts' half-life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,18 @@ def buckets_of(window: str, latest: int) -> range:
     granularity = GRANULARITIES[WINDOWS[window]]
     last = latest // granularity.seconds
     return range(last - granularity.buckets + 1, last + 1)
+
+
+def count_recent(code: I64, time: I64, n: int, rate: float) -> tuple[F64, I64]:
+    """Decayed numbers of events (n,) of items 0 … n-1, each of which must occur in `code`, and the
+    times (n,) at which they hold: those of their latest events, rounded up to seconds.
+
+    `time` is in ms, `rate` that of `processors.cooccurrence.decay_rate`.
+    """
+    latest = np.zeros(n, np.int64)
+    np.maximum.at(latest, code, -(-time // 1000))
+    age = latest[code] - time / 1000.0
+    return np.bincount(code, np.exp(-RECENT * rate * age), n).astype(np.float64), latest
 
 
 def count_trend(item: U64, time: I64, weight: F64) -> TrendRows:

@@ -18,7 +18,7 @@ the batch takes the way of `late.py`, one event at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +105,10 @@ class Pairs:
     second_kind: npt.NDArray[np.uint8]
     row: npt.NDArray[np.int64]
     """Which event of the batch brought the pair."""
+
+    def take(self, where: Bool) -> Pairs:
+        """Those at a mask."""
+        return Pairs(*(getattr(self, f.name)[where] for f in fields(self)))
 
 
 def empty_table(user: U64) -> SessionTable:

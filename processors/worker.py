@@ -21,7 +21,7 @@ from processors import metrics
 from processors.apply import EventApplier, ReadAgain
 from processors.catalogue import CatalogueApplier
 from processors.lanes import Lanes
-from serving.live_evaluation import LiveEvaluation
+from processors.learner import Learner
 from serving.recommend import Recommender
 from store.connect import connect
 from store.reader import StoreReader
@@ -66,12 +66,9 @@ def make_app(settings: Settings) -> faust.App:
     writer = StoreWriter(redis, settings)
     producer = RecordProducer(bootstrap_of(settings), largest=2 * kafka.max_record_bytes)
     dead = DeadLetters(producer, kafka.dead_topic)
-    evaluation = LiveEvaluation(
-        Recommender(StoreReader(redis, settings), settings),
-        settings.worker.evaluate_per_second,
-        settings.rank.session_items,
-    )
-    events = EventApplier(settings, writer, dead, evaluation)
+    reader = StoreReader(redis, settings)
+    learner = Learner(Recommender(reader, settings), reader, settings, settings.learn.per_second)
+    events = EventApplier(settings, writer, dead, learner)
     catalogue = CatalogueApplier(writer, dead)
 
     def applier(topic: str) -> EventApplier | CatalogueApplier:

@@ -1,39 +1,52 @@
-"""From a session and its items' neighbours to scores. Pure numpy; knows no Redis and no HTTP.
+"""From a session and its items' neighbours to candidates and scores: the rule. Pure numpy.
 
     score(c) = Σ_a d^(steps of a from the session's end) · idf(a)^p · w(a, c)^q,  scaled to sum 1
              + P(the next event repeats c)                          for the session's own items
 
 over the latest distinct items a of the session, with idf(a) = 1 + ln(sessions / sessions with a),
-w the decayed co-occurrence count, d, p, q settings of `rank`, and P from `processors/repeats.py`.
+w(a, c) = forward + β·backward the decayed co-occurrence counts, d, p, q, β settings of `rank`, and
+P from `processors/repeats.py`.
+
+Where fewer than `rank.widen_below` candidates come out, the lists of the best voted ones are looked
+at too, and what only they lead to is put behind:
+
+    score(c) = 10⁻⁶ · Σ_n votes(n) · w(n, c) / Σ w(n, ·),                       scaled to sum 1
+
+`ask` is the order of the steps. It reads nothing itself: it yields what it needs to know next, so
+that a server, which waits for Redis, and an evaluation in memory walk the same way.
+Next: `features.py` and `model.py`, which weigh the candidates by what the stream has taught.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from config.settings import RankSettings
 from processors.repeats import cell_of
-from processors.session import WINDOW
-from streams.columns import F64, I64, U64
+from serving.candidates import (
+    Candidates,
+    Counts,
+    Lists,
+    Neighbours,
+    Popularity,
+    Query,
+    Ranked,
+    Session,
+    SessionItems,
+)
+from serving.features import FLOOR, unweighed, weigh
+from serving.model import Model
+from streams.columns import F64, I64
 
-__all__ = ["Knowledge", "Neighbours", "Ranked", "Ranker", "SessionItems", "session_items"]
+__all__ = ["BEHIND", "CANDIDATES", "Asked", "Knowledge", "Ranker", "Steps", "ranked"]
 
-
-@dataclass(frozen=True, slots=True)
-class Neighbours:
-    """What is known of one item, as the ranking uses it."""
-
-    index: npt.NDArray[np.int64]
-    """(k,) small ints of the neighbours, each once."""
-    strength: F64
-    """(k,) decayed counts to the power `rank.count_power`."""
-    sessions: int
-    """Sessions with this item."""
+CANDIDATES = 100
+"""Best ones by the rule that go on to be weighed and shown, at most."""
+BEHIND = 1e-6
+"""Scale of what only two steps lead to: behind every direct candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,120 +54,191 @@ class Knowledge:
     """What the stream has taught about sessions at large."""
 
     sessions: int
+    events: int
     prior: F64
     """(CELLS,) repeat prior."""
+    model: Model | None = None
+    """The learned ranking, where it leads."""
 
 
 @dataclass(frozen=True, slots=True)
-class SessionItems:
-    """The latest distinct items of a session, latest first, s of them."""
+class Asked:
+    """What the steps of an answer came to."""
 
-    item: U64
-    distance: I64
-    """Steps from the session's end, from 1."""
-    times: I64
-    """Occurrences among the session's latest WINDOW events."""
-    length: int
-    """Events of the session."""
+    session: Session
+    candidates: Candidates
+    query: Query
+    model: Model | None
+    """What is to weigh the query; None: the rule is served as it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """Items in falling order of score."""
-
-    index: npt.NDArray[np.int64]
-    score: F64
-
-
-def session_items(events: U64, length: int, most: int) -> SessionItems:
-    """The `most` latest distinct items of a session, of whose `length` events the latest are given
-    in time order.
-
-    What `processors.repeats.latest_items` does for a batch; a dict is quicker for one session.
-    """
-    times: dict[int, int] = {}
-    distance: list[int] = []
-    for step, item in enumerate(events[: -WINDOW - 1 : -1].tolist(), 1):
-        if item in times:
-            times[item] += 1
-        else:
-            times[item] = 1
-            distance.append(step)
-    return SessionItems(
-        np.array(list(times)[:most], np.uint64),
-        np.array(distance[:most], np.int64),
-        np.array(list(times.values())[:most], np.int64),
-        length,
-    )
+Steps = Generator[Lists | Counts, Sequence[Neighbours] | Popularity, Asked]
+"""Yields Lists, to be sent Neighbours, and Counts, to be sent Popularity."""
 
 
 class Ranker:
-    """Scores one session after another over a dense array that it keeps."""
+    """Ranks one session after another over a dense array that it keeps."""
 
     def __init__(self, settings: RankSettings) -> None:
         self._settings = settings
-        self._scores = np.zeros(1024)
         self._mark = np.zeros(1024, np.int64)
         self._places = np.arange(4096)
 
-    def rank(
+    def ask(
         self,
-        session: SessionItems,
-        own: npt.NDArray[np.int64],
-        lists: Sequence[Neighbours | None],
+        items: SessionItems,
+        own: I64,
         knowledge: Knowledge,
-        n: int,
-        excluded: npt.NDArray[np.int64] | None = None,
-    ) -> Ranked:
-        """The n best next items. `own` and `lists` belong to `session.item` one by one: the item's
-        small int, and its neighbours or None where nothing is known of it.
+        excluded: I64 | None,
+        *,
+        weighed: bool,
+    ) -> Steps:
+        """The steps of an answer.
 
-        Ties go to the smaller int. Items in `excluded` are left out.
+        `own` are the small ints of `items`. Items in `excluded` are left out. Features are there
+        only where `weighed`.
         """
-        scored = [own]
-        strengths: list[F64] = []
-        decay, power = self._settings.distance_decay, self._settings.idf_power
-        for distance, known in zip(session.distance.tolist(), lists, strict=True):
-            if known is not None and known.sessions:
-                rarity = 1 + math.log(max(knowledge.sessions, known.sessions) / known.sessions)
-                scored.append(known.index)
-                strengths.append(known.strength * (decay ** (distance - 1) * rarity**power))
-        index = np.concatenate(scored)
-        self._grow(int(index.max(initial=0)), len(index))
-        scores, mark = self._scores, self._mark
-        # bincount would run over every known item; adding list by list touches only these.
-        for some, strength in zip(scored[1:], strengths, strict=True):
-            scores[some] += strength
-        place = self._places[: len(index)]
-        mark[index] = place
-        once = index[mark[index] == place]
-        value = scores[once]
-        scores[once] = 0
-        total = value.sum()
+        lists = yield from _neighbours(own)
+        sessions = (yield from _popularity(own)).sessions
+        session = self._session(items, own, lists, sessions, knowledge)
+        candidates = self.vote(session)
+        through = self._through(candidates, len(own))
+        if len(through):
+            further = yield from _neighbours(candidates.index[through])
+            candidates = self.widen(candidates, through, further)
+        query = self.choose(session, candidates, excluded)
+        if weighed and len(query.index):
+            popularity = yield from _popularity(query.index)
+            query = weigh(query, session, candidates, popularity, knowledge.sessions)
+        return Asked(session, candidates, query, knowledge.model if weighed else None)
+
+    def _session(
+        self,
+        items: SessionItems,
+        own: I64,
+        lists: Sequence[Neighbours],
+        sessions: F64,
+        knowledge: Knowledge,
+    ) -> Session:
+        rules = self._settings
+        known = np.maximum(sessions, 1)
+        rarity = 1 + np.log(np.maximum(knowledge.sessions, known) / known)
+        weight = rules.distance_decay ** (items.distance - 1.0) * rarity**rules.idf_power
+        unseen = sessions == 0
+        rarity[unseen] = weight[unseen] = 0
+        cells = cell_of(items.distance, items.times, np.int64(items.length))
+        return Session(items, own, lists, sessions, rarity, weight, knowledge.prior[cells])
+
+    def vote(self, session: Session) -> Candidates:
+        """The session's own items and all their neighbours, scored by the rule."""
+        lists = session.lists
+        index, place = self._once([session.own, *[one.index for one in lists]])
+        strength = np.concatenate([one.strength for one in lists])
+        strength *= np.repeat(session.weight, [len(one.index) for one in lists])
+        score: F64 = np.bincount(place[len(session.own) :], strength, len(index)).astype(np.float64)
+        total = float(score.sum())
         if total > 0:
-            value /= total
-        mark[once] = place[: len(once)]
-        value[mark[own]] += knowledge.prior[
-            cell_of(session.distance, session.times, np.int64(session.length))
+            score /= total
+        return Candidates(index, score, total, place)
+
+    def _through(self, candidates: Candidates, s: int) -> I64:
+        """Places of the best voted candidates through which to look further, if need be."""
+        rules = self._settings
+        if len(candidates.index) >= rules.widen_below or not candidates.total:
+            return np.zeros(0, np.int64)
+        votes = candidates.score.copy()
+        votes[candidates.place[:s]] = 0
+        best = np.argsort(-votes, kind="stable")[: rules.widen_by]
+        return best[votes[best] > 0]
+
+    def widen(
+        self, candidates: Candidates, through: I64, lists: Sequence[Neighbours]
+    ) -> Candidates:
+        """Put behind what only the lists of the candidates at `through` lead to."""
+        index, place = self._once([*[one.index for one in lists], candidates.index])
+        entries = len(place) - len(candidates.index)
+        parts = [
+            share * vote
+            for share, vote in zip(self.shares(lists), candidates.score[through], strict=True)
         ]
+        votes: F64 = np.bincount(place[:entries], np.concatenate(parts), len(index)).astype(
+            np.float64
+        )
+        votes /= votes.sum() + 1e-9
+        # `_once` lists items in the order of where they stand last, so known ones come last.
+        new = len(index) - len(candidates.index)
+        return Candidates(
+            index,
+            np.concatenate([BEHIND * votes[:new], candidates.score]),
+            candidates.total,
+            candidates.place + new,
+            new,
+            votes,
+            (through + new, lists),
+        )
+
+    def shares(self, lists: Sequence[Neighbours]) -> list[F64]:
+        """Each list's counts as shares of its total."""
+        weights = [one.forward + self._settings.backward * one.backward for one in lists]
+        return [weight / (weight.sum() + FLOOR) for weight in weights]
+
+    def choose(self, session: Session, candidates: Candidates, excluded: I64 | None) -> Query:
+        """The best candidates in falling order of the whole rule; features are still to come."""
+        score = candidates.score.copy()
+        score[candidates.place[: len(session.own)]] += session.prior
+        index = candidates.index
+        where = np.arange(len(index))
         if excluded is not None and len(excluded):
-            keep = ~np.isin(once, excluded)
-            once, value = once[keep], value[keep]
-        return _best(once, value, n)
+            where = where[~np.isin(index, excluded)]
+        value = score[where]
+        if len(where) > CANDIDATES:
+            bound = np.partition(value, len(value) - CANDIDATES)[len(value) - CANDIDATES]
+            best = value >= bound
+            where, value = where[best], value[best]
+        order = np.lexsort((index[where], -value))[:CANDIDATES]
+        where = where[order]
+        return unweighed(where, index[where], value[order])
 
-    def _grow(self, largest: int, longest: int) -> None:
-        if longest > len(self._places):
-            self._places = np.arange(2 * longest)
-        if largest >= len(self._scores):
-            size = max(2 * len(self._scores), largest + 1)
-            self._scores = np.zeros(size)
-            self._mark = np.zeros(size, np.int64)
+    def _once(self, parts: list[I64]) -> tuple[I64, I64]:
+        """Every int of the parts once, and where each of their entries stands among these.
+
+        They come in the order of their last entries.
+        """
+        known = np.concatenate(parts)
+        if len(known) > len(self._places):
+            self._places = np.arange(2 * len(known))
+        largest = int(known.max(initial=0))
+        if largest >= len(self._mark):
+            self._mark = np.zeros(max(2 * len(self._mark), largest + 1), np.int64)
+        places, mark = self._places[: len(known)], self._mark
+        mark[known] = places
+        last = mark[known]
+        once = last == places
+        return known[once], (np.cumsum(once) - 1)[last]
 
 
-def _best(index: npt.NDArray[np.int64], value: F64, n: int) -> Ranked:
-    if len(index) > n:
-        bound = np.partition(value, len(value) - n)[len(value) - n]
-        top = (value >= bound).nonzero()[0]
-        index, value = index[top], value[top]
-    order = np.lexsort((index, -value))[:n]
-    return Ranked(index[order], value[order])
+def ranked(query: Query, model: Model | None, n: int) -> Ranked:
+    """The n best of the chosen candidates: by the model where there is one, else by the rule."""
+    if model is None or not len(query.index):
+        return Ranked(query.index[:n], query.rule[:n])
+    chance = model.chances(query)
+    order = np.lexsort((query.index, -chance))[:n]
+    return Ranked(query.index[order], chance[order])
+
+
+def _neighbours(
+    index: I64,
+) -> Generator[Lists | Counts, Sequence[Neighbours] | Popularity, Sequence[Neighbours]]:
+    answer = yield Lists(index)
+    if isinstance(answer, Popularity):
+        raise TypeError("Lists is answered with Neighbours")
+    return answer
+
+
+def _popularity(
+    index: I64,
+) -> Generator[Lists | Counts, Sequence[Neighbours] | Popularity, Popularity]:
+    answer = yield Counts(index)
+    if not isinstance(answer, Popularity):
+        raise TypeError("Counts is answered with Popularity")
+    return answer

@@ -1,24 +1,31 @@
 """One recommendation: reads what it needs and calls the ranking. Knows no HTTP.
 
-A known user is ranked by the session of the latest event, a posted session by itself; whatever is
-missing to n items, or everything for an unknown user, comes from what is trending.
+A known user is ranked by the session of the latest event, a posted session by itself. The learned
+ranking weighs the candidates where it leads (`processors/standing.py`), the rule alone where not.
+Whatever is missing to n items, or everything for an unknown user, comes from what is trending.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from config.settings import Settings
 from processors.popularity import WINDOWS
 from processors.session import SessionTable
-from serving.rank import Ranker, SessionItems, session_items
+from serving.candidates import Lists, Neighbours, Popularity, Ranked, SessionItems, session_items
+from serving.diversity import diversify
+from serving.explain import Explanation, explain, of_trending
+from serving.rank import CANDIDATES, Asked, Ranker, ranked
 from store.reader import StoreReader
 from streams.columns import F64, U64
 
-__all__ = ["Choice", "Recommender", "Scored"]
+__all__ = ["Choice", "Recommender", "Relation", "Scored"]
+
+Relation = Literal["viewed", "bought"]
+"""What makes items similar: seen in one session, or bought in one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,8 @@ class Scored:
 
     item: U64
     score: F64
+    why: tuple[Explanation, ...] | None = None
+    """Of each item, where asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,11 @@ class Choice:
     exclude: U64 | None = None
     exclude_seen: bool = False
     """Leave out items of the user's history and of the session."""
+    diversity: float = 0.0
+    """From 0, by score alone, to 1, by difference alone."""
+    window: str | None = None
+    """Trending window to fill up from first; then, and without, the shortest first."""
+    explain: bool = False
 
 
 class Recommender:
@@ -59,33 +73,85 @@ class Recommender:
         """The best `n` items for a user or session. Raises redis.RedisError."""
         history = await self._reader.history(choice.user) if choice.user is not None else None
         events, length, left_out = self._session(choice, history)
-        found = await self.rank(session_items(events, length, self._most), choice.n, left_out)
-        return await self._fill_up(found, choice.n, left_out)
+        session = session_items(events, length, self._most)
+        found = await self._rank(session, choice, left_out)
+        return await self._fill_up(found, choice, session, left_out)
 
-    async def rank(self, session: SessionItems, n: int, left_out: U64 | None = None) -> Scored:
+    async def rank(self, session: SessionItems, n: int) -> Scored:
         """The best items after a session, without filling up."""
-        if not len(session.item):
-            return Scored(np.zeros(0, np.uint64), np.zeros(0))
-        reader = self._reader
-        lists = await reader.neighbours(session.item)
-        knowledge = await reader.knowledge()
-        interner = reader.interner
-        excluded = interner.index(left_out) if left_out is not None else None
-        ranked = self._ranker.rank(
-            session, interner.index(session.item), lists, knowledge, n, excluded
-        )
-        return Scored(interner.ids(ranked.index), ranked.score)
+        return await self._rank(session, Choice(n), None)
 
-    async def similar(self, item: int, n: int) -> Scored:
-        """Items that stand near an item in sessions, itself left out."""
+    async def similar(self, item: int, n: int, relation: Relation = "viewed") -> Scored:
+        """Items that stand near an item in sessions, or that are bought together with it; itself
+        left out.
+        """
         own = np.array([item], np.uint64)
-        once = SessionItems(own, np.ones(1, np.int64), np.ones(1, np.int64), 1)
-        return await self.rank(once, n, own)
+        if relation == "viewed":
+            once = SessionItems(own, np.ones(1, np.int64), np.ones(1, np.int64), 1)
+            return await self._rank(once, Choice(n), own)
+        near = await self._reader.bought(item)
+        ids = self._reader.interner.ids(near.index)
+        # In one basket, neither comes first.
+        weight = (near.forward + near.backward).astype(np.float64)
+        weight /= weight.sum() or 1.0
+        others = np.flatnonzero(ids != own)
+        order = others[np.lexsort((ids[others], -weight[others]))][:n]
+        return Scored(ids[order], weight[order])
 
     async def trending(self, window: str, n: int) -> Scored:
         """The heaviest items of a window. `window` is one of `popularity.WINDOWS`."""
         found = await self._reader.trending(window)
         return Scored(found.item[:n], found.weight[:n])
+
+    async def ask(
+        self, session: SessionItems, left_out: U64 | None = None, *, weighed: bool | None = None
+    ) -> Asked:
+        """The candidates after a session, with features where `weighed`: by default, where the
+        learned ranking leads. Raises redis.RedisError.
+        """
+        reader, interner = self._reader, self._reader.interner
+        knowledge = await reader.knowledge()
+        steps = self._ranker.ask(
+            session,
+            interner.index(session.item),
+            knowledge,
+            None if left_out is None else interner.index(left_out),
+            weighed=knowledge.model is not None if weighed is None else weighed,
+        )
+        answer: list[Neighbours] | Popularity | None = None
+        try:
+            while True:
+                wanted = next(steps) if answer is None else steps.send(answer)
+                if isinstance(wanted, Lists):
+                    answer = await reader.neighbours(interner.ids(wanted.index))
+                else:
+                    answer = await reader.popularity(wanted.index)
+        except StopIteration as done:
+            asked: Asked = done.value
+            return asked
+
+    async def _rank(self, session: SessionItems, choice: Choice, left_out: U64 | None) -> Scored:
+        if not len(session.item):
+            none = () if choice.explain else None
+            return Scored(np.zeros(0, np.uint64), np.zeros(0), none)
+        asked = await self.ask(session, left_out)
+        model = asked.model
+        if choice.diversity > 0:
+            found = await self._differ(ranked(asked.query, model, CANDIDATES), choice)
+        else:
+            found = ranked(asked.query, model, choice.n)
+        return Scored(
+            self._reader.interner.ids(found.index),
+            found.score,
+            tuple(explain(self._ranker, asked, found.index, found.score))
+            if choice.explain
+            else None,
+        )
+
+    async def _differ(self, found: Ranked, choice: Choice) -> Ranked:
+        lists = await self._reader.neighbours(self._reader.interner.ids(found.index))
+        shown = diversify(found.score, found.index, lists, choice.n, choice.diversity)
+        return Ranked(found.index[shown], found.score[shown])
 
     def _session(self, choice: Choice, history: SessionTable | None) -> tuple[U64, int, U64 | None]:
         """The session's items in time order, its length, and what must not be shown."""
@@ -107,20 +173,43 @@ class Recommender:
             events = events[~np.isin(events, disliked)]
         return events, len(events), np.concatenate(parts) if parts else None
 
-    async def _fill_up(self, found: Scored, n: int, left_out: U64 | None) -> Scored:
-        windows: Sequence[str] = list(WINDOWS)
+    async def _fill_up(
+        self, found: Scored, choice: Choice, session: SessionItems, left_out: U64 | None
+    ) -> Scored:
+        missing = choice.n - len(found.item)
+        if missing <= 0:
+            return found
+        taken = found.item if left_out is None else np.concatenate([found.item, left_out])
+        liked = await self._reader.categories(session.item)
+        windows = sorted(WINDOWS, key=lambda window: window != choice.window)
+        items, scores, floor = [found.item], [found.score], _floor_of(found.score)
         for window in windows:
-            if len(found.item) >= n:
+            if missing <= 0:
                 break
             more = await self._reader.trending(window)
-            taken = found.item if left_out is None else np.concatenate([found.item, left_out])
-            new = np.flatnonzero(~np.isin(more.item, taken))[: n - len(found.item)]
-            # Trending weights are no scores: scaled below the last of what was ranked.
-            floor = float(found.score[-1]) if len(found.score) else 1.0
-            top = float(more.weight[new].max(initial=0))
-            score = more.weight[new] * (0.999 * floor / top) if top else more.weight[new]
-            found = Scored(
-                np.concatenate([found.item, more.item[new]]),
-                np.concatenate([found.score, score]),
-            )
-        return found
+            new = np.flatnonzero(~np.isin(more.item, taken))
+            # What little is known of the session: of its categories, what is trending goes first.
+            fits = np.array([more.category[place] in liked for place in new.tolist()], np.bool_)
+            new = new[np.argsort(~fits, kind="stable")][:missing]
+            items.append(more.item[new])
+            scores.append(_below(floor, more.weight[new]))
+            floor = _floor_of(scores[-1]) if len(new) else floor
+            taken = np.concatenate([taken, more.item[new]])
+            missing -= len(new)
+        trending = np.concatenate(scores[1:]) if len(scores) > 1 else np.zeros(0)
+        why = None if found.why is None else (*found.why, *of_trending(trending))
+        return Scored(np.concatenate(items), np.concatenate(scores), why)
+
+
+def _floor_of(score: F64) -> float | None:
+    return float(score[-1]) if len(score) else None
+
+
+def _below(floor: float | None, weight: F64) -> F64:
+    """Trending weights are no scores: told as falling shares of the last score before them."""
+    if floor is None:
+        return np.minimum.accumulate(weight)
+    top = float(weight.max(initial=0))
+    if not top:
+        return weight
+    return np.minimum.accumulate(weight * (0.999 * floor / top))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from streams.columns import I64, U64
+from streams.columns import I64
 
-__all__ = ["CatalogueEntry", "Marks", "Outcome", "Target"]
+__all__ = ["CatalogueEntry", "Lesson", "Marks", "Outcome", "Target"]
 
 _REFUSED = 0
 """As `lua/fence.lua` says it."""
@@ -53,18 +53,29 @@ class Outcome:
     """Some shard did not contain what the batch continues: read the marks again."""
     contained: I64
     """Last offset that each shard contains now, in the order of the calls."""
-    long_lists: U64
-    """Items whose lists want compaction."""
+    long_lists: list[bytes]
+    """Lists that want compaction, as `Keys.lists` takes them."""
 
     @classmethod
     def of(cls, replies: Sequence[Sequence[Any]]) -> Outcome:
         """From the replies of fenced scripts."""
-        long = [int.from_bytes(item, "little") for reply in replies for item in reply[2:]]
         return cls(
             any(reply[0] == _REFUSED for reply in replies),
             np.array([reply[1] for reply in replies], np.int64),
-            np.array(long, np.uint64),
+            [name for reply in replies for name in reply[2:]],
         )
+
+
+@dataclass(slots=True)
+class Lesson:
+    """A change of the learned ranking, committed together with what it was learned from."""
+
+    continues: bytes
+    """First 8 bytes of the value that it continues, empty for none."""
+    model: bytes
+    """The value after it, whose first 8 bytes are new."""
+    taken: bool = False
+    """Whether it was committed; false also where another worker's lesson came first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 Every key lies in a shard, and a shard is a hash tag, so that a script may touch all keys of its
 shard on Redis Cluster too:
 
-    hw{1.i3}n<8 bytes>   neighbour list and counters of an item        (item shard 3, generation 1)
+    hw{1.i3}n<8 bytes>   neighbour list of an item                     (item shard 3, generation 1)
+    hw{1.i3}b<8 bytes>   the same of purchases alone: what is bought together
+    hw{1.i3}x<8 bytes>   an item's statistics
     hw{1.i3}t<8 bytes>   the item's id as text
     hw{1.i3}c<8 bytes>   the item's catalogue entry, JSON
     hw{1.i3}r<g>:<k>     trending: weights of items in bucket k of granularity g
     hw{1.u5}s<8 bytes>   a user's session vector                       (user shard 5)
-    hw{1.g}t, o, h       totals; opportunities and hits of the repeat prior
+    hw{1.g}t, o, h, m    totals; opportunities and hits of the repeat prior; the learned ranking
     hw{1.i3}w:<topic>:<partition>   last offset of the log that this shard contains
     hw{1.u5}p:<topic>:<partition>   pass of the batch whose items were committed last
 
@@ -22,9 +24,11 @@ import numpy as np
 from config.settings import StoreSettings
 from streams.columns import I64, U64
 
-__all__ = ["Keys", "id_bytes"]
+__all__ = ["BOUGHT", "VIEWED", "Keys", "id_bytes"]
 
 GENERATION = 1
+VIEWED, BOUGHT = b"n", b"b"
+"""Letters of an item's two lists."""
 
 
 def id_bytes(ids: U64) -> list[bytes]:
@@ -64,7 +68,20 @@ class Keys:
 
     def neighbours(self, items: U64) -> list[bytes]:
         """Keys of neighbour lists."""
-        return self._keys(self.items, b"n", items)
+        return self._keys(self.items, VIEWED, items)
+
+    def bought(self, items: U64) -> list[bytes]:
+        """Keys of lists of what is bought together."""
+        return self._keys(self.items, BOUGHT, items)
+
+    def lists(self, names: list[bytes]) -> list[bytes]:
+        """Keys of lists named as `commit_items` does: VIEWED or BOUGHT, then the item's hash."""
+        shards = self.shard_of(np.frombuffer(b"".join(n[1:] for n in names), "<u8"))
+        return [self.items[shard] + name for shard, name in zip(shards, names, strict=True)]
+
+    def statistics(self, items: U64) -> list[bytes]:
+        """Keys of items' statistics."""
+        return self._keys(self.items, b"x", items)
 
     def names(self, items: U64) -> list[bytes]:
         """Keys of item ids as text."""

@@ -5,15 +5,18 @@ order:
     item u64 · age u32, ms before the latest event, at most 49 days · word u64 =
     event key (40 bits) · session tag (19 bits) · event type (5 bits)
 
-Neighbour list of an item: a log of 16-byte entries
-    neighbour u64 · weight f32 · time u32, s, at which the weight holds
-in which the reserved neighbours COUNT_SESSIONS and COUNT_EVENTS carry a u64 count instead of weight
-and time. Readers sum what stands there; compaction replaces a prefix by its sum.
+Neighbour list of an item: a log of 20-byte entries
+    neighbour u64 · forward f32 · backward f32 · time u32, s, at which both weights hold
+Readers sum what stands there; compaction replaces a prefix by its sum.
+
+Statistics of an item: 16 bytes
+    sessions u32 · events u32 · recent events f32, decayed to · time u32, s
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -21,34 +24,34 @@ import numpy.typing as npt
 from config.errors import StoreError
 from processors.cooccurrence import Increments
 from processors.session import SessionTable, empty_table
-from streams.columns import EVENT_BITS, F64, I64, RESERVED_IDS, TAG_BITS, U64
+from streams.columns import EVENT_BITS, F64, I64, TAG_BITS, U64
 
 __all__ = [
-    "COUNT_EVENTS",
-    "COUNT_SESSIONS",
     "ENTRY",
+    "STATISTICS",
     "ItemLists",
-    "count_entries",
+    "Sums",
     "neighbour_entries",
     "pack_sessions",
+    "sum_for_requests",
     "sum_lists",
-    "sum_strengths",
     "unpack_session",
     "unpack_sessions",
+    "unpack_statistics",
 ]
 
-ENTRY = np.dtype([("neighbour", "<u8"), ("weight", "<f4"), ("time", "<u4")])
-COUNT_SESSIONS = 1
-COUNT_EVENTS = 2
-_COUNT = np.dtype([("neighbour", "<u8"), ("count", "<u8")])
+ENTRY = np.dtype([("neighbour", "<u8"), ("forward", "<f4"), ("backward", "<f4"), ("time", "<u4")])
+STATISTICS = np.dtype(
+    [("sessions", "<u4"), ("events", "<u4"), ("recent", "<f4"), ("recent_at", "<u4")]
+)
 _EVENT = np.dtype([("item", "<u8"), ("age", "<u4"), ("word", "<u8")])
 _HEAD_WORDS, _EVENT_WORDS = 2, 5
 _TYPE_BITS = 64 - EVENT_BITS - TAG_BITS
 _TAG_MASK = np.uint64((1 << TAG_BITS) - 1)
-_NOT_A_SESSION, _NOT_A_LIST = (
-    f"a {what} has an impossible length: does something else write to this namespace "
+_NOT_A_SESSION, _NOT_A_LIST, _NO_STATISTICS = (
+    f"{what} of an impossible length: does something else write to this namespace "
     "(setting store.namespace)?"
-    for what in ("session vector", "neighbour list")
+    for what in ("a session vector", "a neighbour list", "an item's statistics")
 )
 _TYPE_MASK = np.uint64((1 << _TYPE_BITS) - 1)
 
@@ -136,19 +139,21 @@ def unpack_session(user: U64, value: bytes | None) -> SessionTable:
 
 def neighbour_entries(increments: Increments) -> npt.NDArray[np.void]:
     """Increments as list entries, in the same order."""
-    entries = np.zeros(len(increments.neighbour), ENTRY)
-    entries["neighbour"] = increments.neighbour
-    entries["weight"] = increments.weight
-    entries["time"] = increments.time
+    return _entries(increments.neighbour, increments.forward, increments.backward, increments.time)
+
+
+def _entries(
+    neighbour: U64,
+    forward: npt.NDArray[np.floating],
+    backward: npt.NDArray[np.floating],
+    time: npt.NDArray[np.integer],
+) -> npt.NDArray[np.void]:
+    entries = np.zeros(len(neighbour), ENTRY)
+    entries["neighbour"] = neighbour
+    entries["forward"] = forward
+    entries["backward"] = backward
+    entries["time"] = time
     return entries
-
-
-def count_entries(which: int, counts: I64) -> npt.NDArray[np.void]:
-    """Counters as list entries; `which` is COUNT_SESSIONS or COUNT_EVENTS."""
-    entries = np.zeros(len(counts), _COUNT)
-    entries["neighbour"] = which
-    entries["count"] = counts
-    return entries.view(ENTRY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,48 +163,35 @@ class ItemLists:
     start: I64
     """(m + 1,) where each item's neighbours begin."""
     neighbour: U64
-    weight: F64
+    forward: F64
+    """Decayed to `time`."""
+    backward: F64
     """Decayed to `time`."""
     time: I64
     """Seconds since 1970 of the latest entry of each neighbour."""
-    sessions: I64
-    """(m,) sessions with the item."""
-    events: I64
-    """(m,) events of the item."""
 
-    def keep_best(self, most: int, rate: float) -> ItemLists:
-        """The `most` heaviest neighbours of each item, weights compared at one time."""
+    def keep_best(self, most: int, rate: float, backward: float) -> ItemLists:
+        """The `most` heaviest neighbours of each item, compared at one time; `backward` is what
+        a backward count is worth (setting `rank.backward`).
+        """
         owner = np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
         # ln(weight at a common time): no overflow, however far the times lie apart.
-        strength = np.log(self.weight) + rate * self.time
+        with np.errstate(divide="ignore"):
+            strength = np.log(self.forward + backward * self.backward) + rate * self.time
         order = np.lexsort((-strength, owner))
         rank = np.arange(len(order)) - self.start[owner[order]]
         keep = np.sort(order[rank < most])
         start = np.zeros_like(self.start)
         np.cumsum(np.minimum(np.diff(self.start), most), out=start[1:])
         return ItemLists(
-            start,
-            self.neighbour[keep],
-            self.weight[keep],
-            self.time[keep],
-            self.sessions,
-            self.events,
+            start, self.neighbour[keep], self.forward[keep], self.backward[keep], self.time[keep]
         )
 
     def pack(self) -> list[bytes]:
-        """Each item's list: its counters, then its neighbours."""
-        entries = np.zeros(len(self.neighbour), ENTRY)
-        entries["neighbour"] = self.neighbour
-        entries["weight"] = self.weight
-        entries["time"] = self.time
-        sessions = count_entries(COUNT_SESSIONS, self.sessions)
-        events = count_entries(COUNT_EVENTS, self.events)
-        return [
-            sessions[i : i + 1].tobytes()
-            + events[i : i + 1].tobytes()
-            + entries[self.start[i] : self.start[i + 1]].tobytes()
-            for i in range(len(self.start) - 1)
-        ]
+        """Each item's list."""
+        data = _entries(self.neighbour, self.forward, self.backward, self.time).tobytes()
+        ends = (self.start * ENTRY.itemsize).tolist()
+        return [data[a:b] for a, b in pairwise(ends)]
 
 
 def sum_lists(values: list[bytes | None], rate: float) -> ItemLists:
@@ -207,75 +199,79 @@ def sum_lists(values: list[bytes | None], rate: float) -> ItemLists:
 
     Raises StoreError for a value that is no list.
     """
-    sizes = np.array([len(v) if v else 0 for v in values], np.int64)
-    if (sizes % ENTRY.itemsize).any():
-        raise StoreError(_NOT_A_LIST)
-    entries = np.frombuffer(b"".join(v for v in values if v), ENTRY)
-    owner = np.repeat(np.arange(len(values)), sizes // ENTRY.itemsize)
-    reserved = entries["neighbour"] < RESERVED_IDS
-    counts = entries[reserved].view(_COUNT)
-    count_owner = owner[reserved]
-    sessions, events = (
-        _sum_counts(count_owner, counts, which, len(values))
-        for which in (COUNT_SESSIONS, COUNT_EVENTS)
-    )
-    entries, owner = entries[~reserved], owner[~reserved]
+    entries, owner = _joined(values)
     order = np.lexsort((entries["neighbour"], owner))
     entries, owner = entries[order], owner[order]
-    if len(entries):
-        changes = (entries["neighbour"][1:] != entries["neighbour"][:-1]) | (
-            owner[1:] != owner[:-1]
-        )
-        begin = np.flatnonzero(np.concatenate([[True], changes]))
-    else:
-        begin = np.zeros(0, np.intp)
+    begin = _begins(entries["neighbour"], owner)
     time = entries["time"].astype(np.int64)
-    if len(begin):
-        latest = np.maximum.reduceat(time, begin)
-        age = np.repeat(latest, np.diff(np.append(begin, len(entries)))) - time
-        weight = np.add.reduceat(entries["weight"] * np.exp(-rate * age), begin)
-    else:
-        latest, weight = time, np.zeros(0)
-    start = np.searchsorted(owner[begin], np.arange(len(values) + 1)).astype(np.int64)
+    if not len(begin):
+        nothing = np.zeros(0)
+        start = np.zeros(len(values) + 1, np.int64)
+        return ItemLists(start, np.zeros(0, np.uint64), nothing, nothing, time)
+    latest = np.maximum.reduceat(time, begin)
+    age = np.repeat(latest, np.diff(np.append(begin, len(entries)))) - time
+    left = np.exp(-rate * age)
     return ItemLists(
-        start, entries["neighbour"][begin].astype(np.uint64), weight, latest, sessions, events
+        owner[begin].searchsorted(np.arange(len(values) + 1)).astype(np.int64),
+        entries["neighbour"][begin].astype(np.uint64),
+        np.add.reduceat(entries["forward"] * left, begin),
+        np.add.reduceat(entries["backward"] * left, begin),
+        latest,
     )
 
 
-def sum_strengths(
-    values: list[bytes | None], rate: float, moment: int
-) -> tuple[I64, U64, F64, I64]:
-    """The neighbours of m items, their weights decayed to one moment (seconds since 1970).
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """The neighbours of m items, k in all, their weights decayed to one moment."""
 
-    What `sum_lists` says, less the times and the events, for the path of requests: where each
-    item's neighbours begin (m + 1,), neighbours, weights, and sessions with the item (m,).
+    start: list[int]
+    """(m + 1,) where each item's neighbours begin."""
+    neighbour: U64
+    forward: npt.NDArray[np.float32]
+    backward: npt.NDArray[np.float32]
+
+
+def sum_for_requests(values: list[bytes | None], rate: float, moment: int) -> Sums:
+    """What `sum_lists` says, for the path of requests: `moment` is in seconds since 1970."""
+    entries, owner = _joined(values)
+    neighbour = entries["neighbour"]
+    left = np.exp(rate * (entries["time"].astype(np.float64) - moment))
+    order = np.lexsort((neighbour, owner))
+    neighbour, owner, left = neighbour[order], owner[order], left[order]
+    begin = _begins(neighbour, owner)
+    sums = [
+        np.add.reduceat(entries[part][order] * left, begin).astype(np.float32)
+        if len(begin)
+        else np.zeros(0, np.float32)
+        for part in ("forward", "backward")
+    ]
+    start = owner[begin].searchsorted(np.arange(len(values) + 1)).tolist()
+    return Sums(start, neighbour[begin], *sums)
+
+
+def unpack_statistics(values: list[bytes | None]) -> npt.NDArray[np.void]:
+    """Statistics (m,) of items as STATISTICS, zeros where there are none.
+
+    Raises StoreError for a value that is none.
     """
+    nothing = bytes(STATISTICS.itemsize)
+    data = b"".join([value or nothing for value in values])
+    if len(data) != len(values) * STATISTICS.itemsize:
+        raise StoreError(_NO_STATISTICS)
+    return np.frombuffer(data, STATISTICS)
+
+
+def _joined(values: list[bytes | None]) -> tuple[npt.NDArray[np.void], I64]:
+    """All entries of m logs, and whose they are."""
     sizes = [len(v) if v else 0 for v in values]
-    data = b"".join([v for v in values if v])
     if any([size % ENTRY.itemsize for size in sizes]):
         raise StoreError(_NOT_A_LIST)
-    entries = np.frombuffer(data, ENTRY)
-    owner = np.repeat(np.arange(len(values)), np.array(sizes) // ENTRY.itemsize)
-    neighbour = entries["neighbour"]
-    reserved = neighbour < RESERVED_IDS
-    mine = neighbour == COUNT_SESSIONS
-    sessions = np.bincount(
-        owner[mine], np.frombuffer(data, _COUNT)["count"][mine], len(values)
-    ).astype(np.int64)
-    weight = entries["weight"] * np.exp(rate * (entries["time"].astype(np.float64) - moment))
-    order = np.lexsort((neighbour, owner))
-    order = order[~reserved[order]]
-    neighbour, owner = neighbour[order], owner[order]
-    begins = np.ones(len(order), np.bool_)
+    entries = np.frombuffer(b"".join([v for v in values if v]), ENTRY)
+    return entries, np.repeat(np.arange(len(values)), np.array(sizes, np.int64) // ENTRY.itemsize)
+
+
+def _begins(neighbour: U64, owner: I64) -> npt.NDArray[np.intp]:
+    """Where the runs of one owner's same neighbours begin, of sorted entries."""
+    begins = np.ones(len(owner), np.bool_)
     begins[1:] = (neighbour[1:] != neighbour[:-1]) | (owner[1:] != owner[:-1])
-    begin = begins.nonzero()[0]
-    summed = np.add.reduceat(weight[order], begin) if len(begin) else np.zeros(0)
-    start = owner[begin].searchsorted(np.arange(len(values) + 1)).astype(np.int64)
-    return start, neighbour[begin], summed, sessions
-
-
-def _sum_counts(owner: I64, counts: npt.NDArray[np.void], which: int, m: int) -> I64:
-    total = np.zeros(m, np.int64)
-    mine = counts["neighbour"] == which
-    np.add.at(total, owner[mine], counts["count"][mine].astype(np.int64))
-    return total
+    return begins.nonzero()[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +19,30 @@ from xxhash import xxh3_64_intdigest
 
 from config.settings import Settings
 from processors.cooccurrence import decay_rate
-from processors.popularity import WINDOWS, buckets_of
+from processors.popularity import RECENT, WINDOWS, buckets_of
 from processors.repeats import CELLS, repeat_prior
 from processors.session import SessionTable
-from serving.rank import Knowledge, Neighbours
+from serving.candidates import NOTHING, Neighbours, Popularity
+from serving.model import Model
+from serving.rank import Knowledge
 from store.keys import Keys
-from store.layout import ItemLists, sum_lists, sum_strengths, unpack_session
+from store.layout import (
+    ItemLists,
+    sum_for_requests,
+    sum_lists,
+    unpack_session,
+    unpack_statistics,
+)
 from store.shared import Refreshed, Together
-from streams.columns import U64
+from store.statistics import Statistics
+from store.taught import unpack_taught
+from streams.columns import F64, I64, U64
+from streams.item import category_of
 
 __all__ = ["Interner", "ItemText", "StoreReader", "Trending"]
 
 _SLOW_SECONDS = 1.0
-_FAR_EXPONENT = 100.0
+_FAR_EXPONENT = 0.02
 """Past e to this power the moment to which weights decay is moved on."""
 _TREND_DEPTH = 200
 _KEPT_LISTS = 50_000
@@ -50,7 +62,9 @@ class Trending:
     """Items of a window in falling order of weight."""
 
     item: U64
-    weight: npt.NDArray[np.float64]
+    weight: F64
+    category: list[str | None]
+    """By their catalogue entries, where these tell."""
 
 
 @dataclass(slots=True)
@@ -61,7 +75,7 @@ class _Kept:
     """When it has to be read again."""
     digest: int
     """Of what it was parsed from."""
-    list: Neighbours | None
+    list: Neighbours
 
 
 class Interner:
@@ -99,11 +113,14 @@ class StoreReader:
         self._values = Together(self._read_values)
         self._read_together = Together(self._read_lists)
         self._rate = decay_rate(settings.fold.half_life_days)
-        self._power = settings.rank.count_power
+        self._power, self._backward = settings.rank.count_power, settings.rank.backward
         self._list_seconds = settings.http.list_cache_ms / 1000
         self._lists: dict[int, _Kept] = {}
         self._names: dict[int, str] = {}
-        # Decayed weights are only ever compared with each other, so any one moment will do.
+        self._category = settings.rank.category
+        self._statistics = Statistics()
+        self._counts_together = Together(self._read_counts)
+        # All weights are decayed to one moment, close enough to now.
         self._moment: int | None = None
         self._known = Refreshed(self._read_known, _SLOW_SECONDS)
         self._trending = {
@@ -116,11 +133,11 @@ class StoreReader:
         users = np.array([user], np.uint64)
         return unpack_session(users, (await self._values.get(self._keys.sessions(users)))[0])
 
-    async def neighbours(self, items: U64) -> list[Neighbours | None]:
-        """Neighbours of items; None where nothing is known of one."""
+    async def neighbours(self, items: U64) -> list[Neighbours]:
+        """Neighbours of items, NOTHING where none are known."""
         now = time.monotonic()
         wanted = items.tolist()
-        found: dict[int, Neighbours | None] = {}
+        found: dict[int, Neighbours] = {}
         missing = []
         for item in wanted:
             kept = self._lists.get(item)
@@ -131,9 +148,30 @@ class StoreReader:
         found.update(zip(missing, await self._read_together.get(missing), strict=True))
         return [found[item] for item in wanted]
 
+    async def bought(self, item: int) -> Neighbours:
+        """What is bought together with an item (a hash)."""
+        await self._known.get()
+        keys = self._keys.bought(np.array([item], np.uint64))
+        return self._parse(await self._values.get(keys))[0]
+
+    async def popularity(self, index: I64) -> Popularity:
+        """How popular items, given by small ints, are; at most a second old."""
+        stale = self._statistics.stale(index, time.monotonic())
+        if len(stale):
+            await self._counts_together.get(stale.tolist())
+        sessions, recent, recent_at = self._statistics.of(index)
+        # Clocks of producers differ: what lies ahead of the latest event counts as now.
+        age = np.maximum((self._moment or 0) - recent_at, 0)
+        return Popularity(sessions, recent * np.exp(-RECENT * self._rate * age))
+
     async def knowledge(self) -> Knowledge:
-        """Totals and repeat prior, at most two seconds old."""
+        """Totals, repeat prior and the learned ranking where it leads, at most two seconds old."""
         return await self._known.get()
+
+    async def taught(self) -> bytes | None:
+        """The learned ranking as it lies in Redis (`store/taught.py`)."""
+        found = await self._values.get([self._keys.stats + b"m"])
+        return found[0]
 
     async def texts(self, items: U64) -> list[ItemText]:
         """Ids and catalogue entries of items, in order."""
@@ -157,10 +195,20 @@ class StoreReader:
         """
         return await self._trending[window].get()
 
+    async def categories(self, items: U64) -> set[str]:
+        """Categories of items, where the catalogue knows them."""
+        return {one for one in await self._categories(items) if one is not None}
+
     async def item(self, item: int) -> ItemLists:
         """All that is counted for one item (a hash)."""
         keys = self._keys.neighbours(np.array([item], np.uint64))
         return sum_lists(await self._values.get(keys), self._rate)
+
+    async def counts(self, item: int) -> tuple[int, int]:
+        """Sessions with an item (a hash), and events of it."""
+        keys = self._keys.statistics(np.array([item], np.uint64))
+        found = unpack_statistics(await self._values.get(keys))[0]
+        return int(found["sessions"]), int(found["events"])
 
     async def totals(self) -> dict[str, int]:
         """Sessions, events, and the latest event's time in seconds since 1970."""
@@ -175,46 +223,57 @@ class StoreReader:
         values: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
         return values
 
-    async def _read_lists(self, items: list[int]) -> list[Neighbours | None]:
+    async def _read_counts(self, index: list[int]) -> list[None]:
+        """Read statistics of items, given by small ints, and keep them for a while."""
+        places = np.array(index, np.int64)
+        keys = self._keys.statistics(self.interner.ids(places))
+        self._statistics.put(
+            places,
+            unpack_statistics(await self._read_values(keys)),
+            time.monotonic() + _SLOW_SECONDS,
+        )
+        return [None] * len(index)
+
+    async def _read_lists(self, items: list[int]) -> list[Neighbours]:
         """Read and parse lists of items (hashes), and keep them for a while."""
         if self._moment is None:
             await self._known.get()
         until = time.monotonic() + self._list_seconds
-        values = await self._read_values(self._keys.neighbours(np.array(items, np.uint64)))
-        digests = [xxh3_64_intdigest(value) if value else 0 for value in values]
+        hashes = np.array(items, np.uint64)
+        keys = self._keys.neighbours(hashes)
+        # Whoever asks for an item's neighbours wants to know how often it occurs, too.
+        stale = self._statistics.stale(self.interner.index(hashes), time.monotonic())
+        values = await self._read_values(keys + self._keys.statistics(self.interner.ids(stale)))
+        self._statistics.put(
+            stale, unpack_statistics(values[len(keys) :]), time.monotonic() + _SLOW_SECONDS
+        )
+        values = values[: len(keys)]
         if len(self._lists) > _KEPT_LISTS:
             self._lists.clear()
-        changed = []
-        for item, digest in zip(items, digests, strict=True):
+        changed: dict[int, tuple[int, bytes | None]] = {}
+        for item, value in zip(items, values, strict=True):
+            digest = xxh3_64_intdigest(value) if value else 0
             kept = self._lists.get(item)
             # Most lists are what they were a moment ago: hashing one is quicker than parsing it.
             if kept is not None and kept.digest == digest:
                 kept.until = until
             else:
-                changed.append(item)
+                changed[item] = digest, value
         if changed:
-            wanted = set(changed)
-            parsed = self._parse([v for i, v in zip(items, values, strict=True) if i in wanted])
-            fresh = dict(zip(changed, parsed, strict=True))
-            for item, digest in zip(items, digests, strict=True):
-                if item in fresh:
-                    self._lists[item] = _Kept(until, digest, fresh[item])
+            parsed = self._parse([value for _, value in changed.values()])
+            for (item, (digest, _)), one in zip(changed.items(), parsed, strict=True):
+                self._lists[item] = _Kept(until, digest, one)
         return [self._lists[item].list for item in items]
 
-    def _parse(self, values: list[bytes | None]) -> list[Neighbours | None]:
-        start, neighbour, strength, sessions = sum_strengths(values, self._rate, self._moment or 0)
-        strength **= self._power
-        index = self.interner.index(neighbour)
-        starts = start.tolist()
+    def _parse(self, values: list[bytes | None]) -> list[Neighbours]:
+        sums = sum_for_requests(values, self._rate, self._moment or 0)
+        strength = (sums.forward + self._backward * sums.backward).astype(np.float64) ** self._power
+        index = self.interner.index(sums.neighbour)
         return [
-            Neighbours(
-                index[starts[place] : starts[place + 1]],
-                strength[starts[place] : starts[place + 1]],
-                count,
-            )
-            if values[place]
-            else None
-            for place, count in enumerate(sessions.tolist())
+            Neighbours(index[a:b], sums.forward[a:b], sums.backward[a:b], strength[a:b])
+            if a < b
+            else NOTHING
+            for a, b in pairwise(sums.start)
         ]
 
     async def _read_known(self) -> Knowledge:
@@ -223,13 +282,20 @@ class StoreReader:
         pipeline = self._redis.pipeline(transaction=False)
         for letter in (b"t", b"o", b"h"):
             pipeline.hgetall(prefix + letter)
-        totals, *cells = await pipeline.execute()
+        pipeline.get(prefix + b"m")
+        totals, *cells, value = await pipeline.execute()
         opportunities, hits = (_cells(found) for found in cells)
         latest = int(totals.get(b"latest", 0))
         if self._moment is None or abs(latest - self._moment) * self._rate > _FAR_EXPONENT:
             self._moment = latest
             self._lists.clear()
-        return Knowledge(int(totals.get(b"sessions", 0)), repeat_prior(opportunities, hits))
+        taught = unpack_taught(value)
+        return Knowledge(
+            int(totals.get(b"sessions", 0)),
+            int(totals.get(b"events", 0)),
+            repeat_prior(opportunities, hits),
+            Model.of(taught.parameters) if taught.leads else None,
+        )
 
     async def _read_trending(self, window: str) -> Trending:
         # Asked anew: what is kept of it may be as old as trending itself may get.
@@ -244,8 +310,15 @@ class StoreReader:
         items = np.frombuffer(b"".join(row[0] for row in rows), "<u8").astype(np.uint64)
         ids, code = np.unique(items, return_inverse=True)
         weight = np.bincount(code, [row[1] for row in rows], len(ids)).astype(np.float64)
-        order = np.lexsort((ids, -weight))
-        return Trending(ids[order], weight[order])
+        order = np.lexsort((ids, -weight))[:_TREND_DEPTH]
+        ids, weight = ids[order], weight[order]
+        return Trending(ids, weight, await self._categories(ids))
+
+    async def _categories(self, items: U64) -> list[str | None]:
+        if not len(items):
+            return []
+        entries = await self._values.get(self._keys.catalogue(items))
+        return [category_of(entry, self._category) for entry in entries]
 
 
 def _cells(found: dict[bytes, bytes]) -> npt.NDArray[np.float64]:

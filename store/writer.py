@@ -25,30 +25,30 @@ import numpy.typing as npt
 from redis.asyncio import Redis
 
 from config.settings import Settings
-from processors.cooccurrence import decay_rate
+from processors.cooccurrence import Increments, decay_rate
 from processors.fold import ItemDeltas, TotalDeltas
-from processors.popularity import GRANULARITIES, TrendRows
+from processors.popularity import GRANULARITIES, RECENT, TrendRows
 from processors.session import SessionTable
-from store.commit import CatalogueEntry, Marks, Outcome, Target
-from store.keys import Keys
-from store.layout import (
-    COUNT_EVENTS,
-    COUNT_SESSIONS,
-    ENTRY,
-    count_entries,
-    neighbour_entries,
-    pack_sessions,
-    sum_lists,
-    unpack_sessions,
-)
+from store.commit import CatalogueEntry, Lesson, Marks, Outcome, Target
+from store.keys import BOUGHT, VIEWED, Keys
+from store.layout import ENTRY, neighbour_entries, pack_sessions, sum_lists, unpack_sessions
 from store.scripts import Call, Scripts
 from streams.columns import I64, U64
 
 __all__ = ["StoreWriter"]
 
 _DAY = 86_400
-_COUNTERS = 2
 _TREND = np.dtype([("granularity", "u1"), ("bucket", "<u4"), ("item", "<u8"), ("weight", "<f8")])
+_COUNTS = np.dtype(
+    [
+        ("item", "<u8"),
+        ("sessions", "<u4"),
+        ("events", "<u4"),
+        ("recent", "<f4"),
+        ("recent_at", "<u4"),
+    ]
+)
+_LIST_NAME = np.dtype([("letter", "u1"), ("item", "<u8")])
 _CELL = np.dtype([("cell", "<u2"), ("opportunities", "<u4"), ("hits", "<u4")])
 
 
@@ -61,8 +61,9 @@ class StoreWriter:
         self._scripts = Scripts(redis)
         self._rate = decay_rate(settings.fold.half_life_days)
         self._neighbours = settings.store.neighbours
+        self._backward = settings.rank.backward
         self._list_bound = int(
-            settings.store.compact_factor * (settings.store.neighbours + _COUNTERS) * ENTRY.itemsize
+            settings.store.compact_factor * settings.store.neighbours * ENTRY.itemsize
         )
         self._user_seconds = settings.store.user_days * _DAY
 
@@ -120,17 +121,22 @@ class StoreWriter:
         items: ItemDeltas,
         totals: TotalDeltas,
         names: dict[int, bytes],
+        lesson: Lesson | None = None,
     ) -> Outcome:
-        """Step 1: item shards and totals. `names` are ids of items that may be new, by hash."""
+        """Step 1: item shards and totals. `names` are ids of items that may be new, by hash;
+        `lesson` is what the learned ranking has taken from the batch.
+        """
         keys = self._keys
         calls = self._item_calls(target, marks, items, names)
-        calls.append(self._totals_call(target, marks, totals))
+        calls.append(self._totals_call(target, marks, totals, lesson))
         commits = len(calls)
         for prefix in keys.users:
             key = keys.batch_pass(prefix, target.topic, target.partition)
             calls.append(("leave_pass", [key], [target.batch_pass]))
         replies = await self._scripts.call(calls)
-        return Outcome.of(replies[:commits])
+        if lesson is not None:
+            lesson.taken = replies[commits - 1][2:] == [1]
+        return Outcome.of([*replies[: commits - 1], replies[commits - 1][:2]])
 
     async def commit_users(self, target: Target, marks: Marks, sessions: SessionTable) -> Outcome:
         """Step 2: user shards, once every item shard contains the batch; with step 1's target."""
@@ -192,11 +198,14 @@ class StoreWriter:
             )
         return Outcome.of(await self._scripts.call(calls))
 
-    async def compact(self, items: U64) -> int:
-        """Replace the lists of these items by their sums; returns how many were replaced."""
-        keys = self._keys.neighbours(items)
+    async def compact(self, lists: list[bytes]) -> int:
+        """Replace lists, named as by `Outcome.long_lists`, by their sums; returns how many were
+        replaced.
+        """
+        keys = self._keys.lists(lists)
         values: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
-        packed = sum_lists(values, self._rate).keep_best(self._neighbours, self._rate).pack()
+        summed = sum_lists(values, self._rate)
+        packed = summed.keep_best(self._neighbours, self._rate, self._backward).pack()
         replies = await self._scripts.call(
             [
                 (
@@ -214,17 +223,17 @@ class StoreWriter:
         self, target: Target, marks: Marks, deltas: ItemDeltas, names: dict[int, bytes]
     ) -> list[Call]:
         keys = self._keys
-        source, entries = _all_entries(deltas)
-        order = np.argsort(source, kind="stable")
-        source, entries = source[order], entries[order]
-        shard = keys.shard_of(source)
+        parts = [
+            _Appends(letter, increments, keys)
+            for letter, increments in ((VIEWED, deltas.increments), (BOUGHT, deltas.bought))
+        ]
+        counts, counts_shard = _pack_counts(deltas), keys.shard_of(deltas.item)
         trend, trend_shard = _pack_trend(deltas.trend), keys.shard_of(deltas.trend.item)
         named = np.array(list(names), np.uint64)
         named_shard = keys.shard_of(named)
         calls: list[Call] = []
         for s in range(keys.shards):
-            mine = shard == s
-            item, counts = np.unique(source[mine], return_counts=True)
+            appends = [part.of_shard(s) for part in parts]
             new = named[named_shard == s]
             texts = [names[i] for i in new.tolist()]
             calls.append(
@@ -234,13 +243,13 @@ class StoreWriter:
                     [
                         int(marks.items[s]),
                         target.last,
-                        item.astype("<u8").tobytes(),
-                        (counts * ENTRY.itemsize).astype("<u4").tobytes(),
-                        entries[mine].tobytes(),
+                        *(b"".join(column) for column in zip(*appends, strict=True)),
                         self._list_bound,
                         new.astype("<u8").tobytes(),
                         np.array([len(t) for t in texts], "<u4").tobytes(),
                         b"".join(texts),
+                        counts[counts_shard == s].tobytes(),
+                        repr(RECENT * self._rate),
                         trend[trend_shard == s].tobytes(),
                         *(g.keep_seconds for g in GRANULARITIES),
                     ],
@@ -248,7 +257,9 @@ class StoreWriter:
             )
         return calls
 
-    def _totals_call(self, target: Target, marks: Marks, deltas: TotalDeltas) -> Call:
+    def _totals_call(
+        self, target: Target, marks: Marks, deltas: TotalDeltas, lesson: Lesson | None
+    ) -> Call:
         touched = np.flatnonzero(deltas.opportunities)
         cells = np.zeros(len(touched), _CELL)
         cells["cell"] = touched
@@ -265,6 +276,7 @@ class StoreWriter:
                 deltas.events,
                 deltas.latest,
                 cells.tobytes(),
+                *((lesson.continues, lesson.model) if lesson is not None else (b"", b"")),
             ],
         )
 
@@ -276,17 +288,34 @@ class StoreWriter:
         return answers
 
 
-def _all_entries(deltas: ItemDeltas) -> tuple[U64, npt.NDArray[np.void]]:
-    with_sessions = deltas.sessions > 0
-    source = np.concatenate([deltas.increments.source, deltas.item[with_sessions], deltas.item])
-    entries = np.concatenate(
-        [
-            neighbour_entries(deltas.increments),
-            count_entries(COUNT_SESSIONS, deltas.sessions[with_sessions]),
-            count_entries(COUNT_EVENTS, deltas.events),
-        ]
-    )
-    return source, entries
+class _Appends:
+    """Increments as `commit_items` takes them."""
+
+    def __init__(self, letter: bytes, increments: Increments, keys: Keys) -> None:
+        order = np.argsort(increments.source, kind="stable")
+        self._letter = letter[0]
+        self._source = increments.source[order]
+        self._entries = neighbour_entries(increments)[order]
+        self._shard = keys.shard_of(self._source)
+
+    def of_shard(self, shard: int) -> tuple[bytes, bytes, bytes]:
+        """Names of the lists, bytes for each, and these bytes."""
+        mine = self._shard == shard
+        item, counts = np.unique(self._source[mine], return_counts=True)
+        names = np.zeros(len(item), _LIST_NAME)
+        names["letter"], names["item"] = self._letter, item
+        sizes = (counts * ENTRY.itemsize).astype("<u4")
+        return names.tobytes(), sizes.tobytes(), self._entries[mine].tobytes()
+
+
+def _pack_counts(deltas: ItemDeltas) -> npt.NDArray[np.void]:
+    packed = np.zeros(len(deltas.item), _COUNTS)
+    packed["item"] = deltas.item
+    packed["sessions"] = deltas.sessions
+    packed["events"] = deltas.events
+    packed["recent"] = deltas.recent
+    packed["recent_at"] = deltas.recent_at
+    return packed
 
 
 def _pack_trend(rows: TrendRows) -> npt.NDArray[np.void]:

@@ -1,0 +1,184 @@
+"""Live evaluation and learning: a sample of each batch is predicted, then learned from.
+
+    1  take the learned ranking as Redis has it
+    2  draw events of the batch that have a prefix; none of the batch is in the counts yet
+    3  read what answers to them would be made of, all at once
+    4  predict and learn, STEP events at a time
+    5  hand over the lesson, which is committed with the batch's totals: both or neither
+
+Two lanes, or two workers, may teach at the same time: a lesson that another one overtook is
+dropped, and what was in it is never learned, which a sample can bear. A lane that finds its own
+worker teaching leaves its batch out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from config.settings import LearnSettings, Settings
+from processors.fold import Folded
+from processors.learning import STEP, Prediction, Taught, learn, teach
+from processors.metrics import count_lesson
+from serving.candidates import Query, SessionItems, session_items
+from serving.recommend import Recommender
+from store.commit import Lesson
+from store.reader import StoreReader
+from store.taught import continue_from, unpack_taught
+from streams.columns import I64
+
+__all__ = ["Learner", "Teacher", "sample", "sampled_sessions", "share_of"]
+
+_BURST_SECONDS = 1.0
+
+
+def share_of(settings: LearnSettings, events: int) -> float:
+    """Share of a batch to learn from, when so many events were counted before it."""
+    if not settings.share:
+        return 0.0
+    return min(1.0, max(settings.share, settings.first_events / max(events, 1)))
+
+
+def sample(n: int, share: float, most: int, random: np.random.Generator) -> I64:
+    """Which of n events to learn from: n·share on average, at least STEP at a time where there are
+    as many (each lesson has its price), and `most` at most. Rising.
+    """
+    wanted = n * share
+    least = min(n, STEP)
+    if wanted < least:
+        wanted = least if random.random() < wanted / max(least, 1) else 0
+    count = min(int(wanted), most)
+    return np.sort(random.choice(n, count, replace=False)).astype(np.int64)
+
+
+def sampled_sessions(folded: Folded, rows: I64, most: int) -> Iterator[SessionItems]:
+    """What stood before some of a batch's events that have a prefix."""
+    prefixes = folded.prefixes
+    for row in rows.tolist():
+        items = prefixes.items[row]
+        yield session_items(items[items != 0][::-1], int(prefixes.length[row]), most)
+
+
+class Teacher:
+    """Predicts events one after the other, and learns from them STEP at a time."""
+
+    def __init__(self, taught: Taught) -> None:
+        self.taught = taught
+        self.learned = 0
+        """Events learned from."""
+        self._waiting: list[tuple[Query, int]] = []
+
+    def predict(self, query: Query, item: int) -> Prediction:
+        """Predict an event whose item (a small int) came next, and keep it to learn from."""
+        prediction, teaches = teach(self.taught, query, item)
+        if teaches:
+            place = int(np.flatnonzero(query.index == item)[0])
+            self._waiting.append((query, place))
+            if len(self._waiting) == STEP:
+                self.finish()
+        return prediction
+
+    def finish(self) -> None:
+        """Learn from what was kept."""
+        if self._waiting:
+            learn(self.taught, self._waiting)
+            self.learned += len(self._waiting)
+            self._waiting.clear()
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What a lesson came to, to be counted once it is committed."""
+
+    lesson: Lesson
+    predictions: list[Prediction] = field(default_factory=list)
+    learned: int = 0
+    leads: bool = False
+
+
+class Learner:
+    """Draws lessons from batches, at most `per_second` events of them where that is given."""
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        reader: StoreReader,
+        settings: Settings,
+        per_second: float | None,
+    ) -> None:
+        self._recommender = recommender
+        self._reader = reader
+        self._settings = settings.learn
+        self._session_items = settings.rank.session_items
+        self._per_second = per_second
+        self._allowed = (per_second or 0) * _BURST_SECONDS
+        self._last = time.monotonic()
+        self._taken: _Taken | None = None
+        self._busy = False
+
+    async def lesson(self, folded: Folded) -> Lesson | None:
+        """The lesson of a batch that is not in the counts yet; None where it gives none.
+
+        Whoever gets one calls `done` with it. Raises redis.RedisError.
+        """
+        n = len(folded.prefixes.row)
+        if self._busy or not n or not self._settings.share:
+            return None
+        self._busy = True
+        try:
+            lesson = await self._draw(folded, n)
+        except BaseException:
+            self._busy = False
+            raise
+        self._busy = lesson is not None
+        return lesson
+
+    def done(self, committed: bool) -> None:
+        """The batch of the last lesson was committed, or was not."""
+        taken, self._taken, self._busy = self._taken, None, False
+        if committed and taken is not None:
+            count_lesson(
+                taken.predictions, taken.learned if taken.lesson.taken else None, taken.leads
+            )
+
+    async def _draw(self, folded: Folded, n: int) -> Lesson | None:
+        knowledge = await self._reader.knowledge()
+        share = share_of(self._settings, knowledge.events)
+        # The same batch, folded again after a crash, gives the same sample.
+        random = np.random.default_rng(int(folded.events.offset[0]))
+        rows = sample(n, share, self._most(n), random)
+        if not len(rows):
+            return None
+        self._allowed -= len(rows)
+        value = await self._reader.taught()
+        asked = await asyncio.gather(
+            *(
+                self._recommender.ask(session, weighed=True)
+                for session in sampled_sessions(folded, rows, self._session_items)
+            )
+        )
+        teacher = Teacher(unpack_taught(value))
+        events = folded.events.item[folded.prefixes.row[rows]]
+        items = self._reader.interner.index(events).tolist()
+        predictions = [
+            teacher.predict(one.query, item) for one, item in zip(asked, items, strict=True)
+        ]
+        teacher.finish()
+        lesson = continue_from(value, teacher.taught)
+        self._taken = _Taken(lesson, predictions, teacher.learned, teacher.taught.leads)
+        return lesson
+
+    def _most(self, n: int) -> int:
+        if self._per_second is None:
+            return n
+        now = time.monotonic()
+        self._allowed = min(
+            self._per_second * _BURST_SECONDS,
+            self._allowed + (now - self._last) * self._per_second,
+        )
+        self._last = now
+        return max(0, int(self._allowed))

@@ -1,0 +1,174 @@
+"""What the ranking is made of: a session, its items' neighbours, candidates and their features.
+
+Small ints stand for items (`store.reader.Interner`), so that all of it fits arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from processors.session import WINDOW
+from streams.columns import F64, I64, U64
+
+__all__ = [
+    "F32",
+    "NOTHING",
+    "Candidates",
+    "Counts",
+    "Lists",
+    "Neighbours",
+    "Popularity",
+    "Query",
+    "Ranked",
+    "Session",
+    "SessionItems",
+    "session_items",
+]
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What is known of one item's neighbours, as the ranking uses it."""
+
+    index: I64
+    """(k,) small ints of the neighbours, each once."""
+    forward: F32
+    """(k,) decayed counts of coming after the item."""
+    backward: F32
+    """(k,) decayed counts of coming before it."""
+    strength: F64
+    """(k,) (forward + β·backward) to the power `rank.count_power`."""
+
+
+NOTHING = Neighbours(
+    np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0)
+)
+"""Of an item that nobody has seen beside another."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionItems:
+    """The latest distinct items of a session, latest first, s of them."""
+
+    item: U64
+    distance: I64
+    """Steps from the session's end, from 1."""
+    times: I64
+    """Occurrences among the session's latest WINDOW events."""
+    length: int
+    """Events of the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session and what is known of its items, one by one."""
+
+    items: SessionItems
+    own: I64
+    """(s,) their small ints."""
+    lists: Sequence[Neighbours]
+    sessions: F64
+    """(s,) sessions with each."""
+    rarity: F64
+    """(s,) idf of each, 0 of one that is in no session yet."""
+    weight: F64
+    """(s,) d^(steps) · idf^p: what a vote of each is worth."""
+    prior: F64
+    """(s,) P of being repeated next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Items to choose from, u of them, each once; those that only two steps lead to stand first."""
+
+    index: I64
+    score: F64
+    """By the rule, without the repeat prior."""
+    total: float
+    """What the votes summed to before they were scaled."""
+    place: I64
+    """(s + entries,) where the session's items, then the entries of their lists in order, stand."""
+    indirect: int = 0
+    """How many only two steps lead to."""
+    two_steps: F64 | None = None
+    """(u,) shares of the two-step votes; None where nobody looked."""
+    through: tuple[I64, Sequence[Neighbours]] | None = None
+    """The items (by place) whose lists were looked at for that, and these lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The best candidates by the rule, m of them, and the features that the model weighs."""
+
+    where: I64
+    """(m,) places among the Candidates."""
+    index: I64
+    """(m,) small ints, in falling order of `rule`."""
+    rule: F64
+    """(m,) scores by the rule."""
+    base: F32
+    """(m,) ln of these, from which the model starts."""
+    x: F32
+    """(FEATURES, m) of each candidate; empty where nobody asked for them."""
+    q: F32
+    """(SHARED,) of the session, the same for all candidates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Items in falling order of score; ties go to the smaller int."""
+
+    index: I64
+    score: F64
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Wanted: the neighbours of these items."""
+
+    index: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Wanted: how popular these items are."""
+
+    index: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Popularity:
+    """How popular m items are."""
+
+    sessions: F64
+    """(m,) sessions with each."""
+    recent: F64
+    """(m,) events of each, decayed `processors.popularity.RECENT` times as fast as counts."""
+
+
+def session_items(events: U64, length: int, most: int) -> SessionItems:
+    """The `most` latest distinct items of a session, of whose `length` events the latest are given
+    in time order.
+
+    What `processors.repeats.latest_items` does for a batch; a dict is quicker for one session.
+    """
+    times: dict[int, int] = {}
+    distance: list[int] = []
+    for step, item in enumerate(events[: -WINDOW - 1 : -1].tolist(), 1):
+        if item in times:
+            times[item] += 1
+        else:
+            times[item] = 1
+            distance.append(step)
+    return SessionItems(
+        np.array(list(times)[:most], np.uint64),
+        np.array(distance[:most], np.int64),
+        np.array(list(times.values())[:most], np.int64),
+        length,
+    )
