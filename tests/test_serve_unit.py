@@ -187,6 +187,14 @@ class TestStatus:
                 assert found["5m"].rankings["rule"] == Shares(0, 0)
                 assert found["1h"].rankings["learned"].hit_rate == pytest.approx(1 / 6)
                 assert found["24h"].rankings["learned"].mrr == pytest.approx(0.5 / 7)
+            if second == 2 * hour + 90:
+                # Seconds are exact; longer windows begin at one of the moments kept each minute.
+                found = status.evaluation()
+                assert [found[window].predictions for window in WINDOWS] == [
+                    300,
+                    hour + 30,
+                    2 * hour + 90,
+                ]
         found = status.evaluation()
         assert [found[window].predictions for window in WINDOWS] == [300, hour, 24 * hour]
         assert found["24h"].rankings["rule"] == Shares(0, 0)
