@@ -170,7 +170,7 @@ class TestStatus:
         assert status.latest["mrr"] is None
 
     def test_each_window_has_its_own_predictions(self) -> None:
-        """A prediction for each second; the rule hits in the first hour, the learned one after it."""
+        """A prediction each second; the rule hits in the first hour, the learned one after it."""
         status = Status()
         hour = 3600
         for second in range(0, 30 * hour + 1, 10):
