@@ -23,6 +23,7 @@ from pydantic_settings import (
 from config.errors import SettingsError
 
 __all__ = [
+    "DEFAULT_SCENARIOS",
     "EventSettings",
     "FoldSettings",
     "HttpSettings",
