@@ -2,6 +2,14 @@
 
     {"recommendation_id": …, "items": [{"item_id", "title"?, "score"}, …], "degraded": false}
 
+Where a request asked why, each item also has
+
+    "explanation": {"contributions": [{"item_id", "title"?, "co_occurrence", "repeat"}, …],
+                    "trending", "factor"}
+
+with score = factor · Σ (co_occurrence + repeat) + trending. Numbers have nine digits, so that this
+holds for who adds them up.
+
 What an item looks like is kept as a ready piece of JSON for `_SHOWN_SECONDS`, so that a busy server
 reads and encodes the text of a popular item a few times a second at most.
 """
@@ -19,8 +27,9 @@ import orjson
 
 from processors.popularity import WINDOWS
 from serving import metrics
+from serving.explain import Explanation
 from serving.outage import Outage, StoreDown
-from serving.recommend import Choice, Recommender, Scored
+from serving.recommend import Choice, Recommender, Relation, Scored
 from store.reader import ItemText, StoreReader
 from store.shared import Together
 from streams.columns import U64
@@ -30,6 +39,7 @@ __all__ = ["MOST", "Answers", "title_of"]
 MOST = 100
 """Items in one answer, at most."""
 
+_SCORE = b'"score":'
 _SHOWN_SECONDS = 1.0
 _KEPT_TEXTS = 200_000
 _ANYONE = "anyone"
@@ -69,10 +79,12 @@ class Answers:
             lambda: self._recommender.recommend(choice), choice.n, _ANYONE, choice.exclude
         )
 
-    async def similar(self, item: int, n: int) -> bytes:
+    async def similar(self, item: int, n: int, relation: Relation) -> bytes:
         """For an item (a hash). Raises StoreDown as `recommend` does."""
         own = np.array([item], np.uint64)
-        return await self._answer(lambda: self._recommender.similar(item, n), n, _ANYONE, own)
+        return await self._answer(
+            lambda: self._recommender.similar(item, n, relation), n, _ANYONE, own
+        )
 
     async def trending(self, window: str, n: int) -> bytes:
         """For a window of `processors.popularity.WINDOWS`. Raises StoreDown as `recommend` does."""
@@ -104,7 +116,10 @@ class Answers:
 
     async def _read(self, find: Find) -> tuple[Scored, Pieces]:
         found = await find()
-        return found, await self._pieces(found.item)
+        named = found.item
+        if found.why:
+            named = np.unique(np.concatenate([named, *(why.item for why in found.why)]))
+        return found, await self._pieces(named)
 
     def _kept(
         self, kept: str, n: int, left_out: U64 | None, down: StoreDown
@@ -149,17 +164,19 @@ class Answers:
         return pieces
 
     def _encode(self, found: Scored, pieces: Pieces, degraded: bytes) -> bytes:
-        items = b",".join(
-            [
-                b"%b%.6g}" % (pieces[item], score)
-                for item, score in zip(found.item.tolist(), found.score.tolist(), strict=True)
+        scores = zip(found.item.tolist(), found.score.tolist(), strict=True)
+        if found.why is None:
+            items = [b"%b%.9g}" % (pieces[item], s) for item, s in scores if item in pieces]
+        else:
+            items = [
+                b"%b%.9g,%b}" % (pieces[item], score, _explanation(why, pieces))
+                for (item, score), why in zip(scores, found.why, strict=True)
                 if item in pieces
             ]
-        )
         return b'{"recommendation_id":"%b%x","items":[%b],"degraded":%b}' % (
             self._prefix.encode(),
             next(self._numbers),
-            items,
+            b",".join(items),
             degraded,
         )
 
@@ -167,4 +184,20 @@ class Answers:
 def _piece(text: ItemText) -> bytes:
     title = title_of(text)
     shown = {"item_id": text.item_id, "title": title} if title else {"item_id": text.item_id}
-    return orjson.dumps(shown)[:-1] + b',"score":'
+    return orjson.dumps(shown)[:-1] + b"," + _SCORE
+
+
+def _explanation(why: Explanation, pieces: Pieces) -> bytes:
+    """What stands behind a score, as a member of a JSON object."""
+    parts = zip(why.item.tolist(), why.co_occurrence.tolist(), why.repeat.tolist(), strict=True)
+    contributions = [
+        b'%b"co_occurrence":%.9g,"repeat":%.9g}'
+        % (pieces[item].removesuffix(_SCORE), co_occurrence, repeat)
+        for item, co_occurrence, repeat in parts
+        if (co_occurrence or repeat) and item in pieces
+    ]
+    return b'"explanation":{"contributions":[%b],"trending":%.9g,"factor":%.9g}' % (
+        b",".join(contributions),
+        why.trending,
+        why.factor,
+    )

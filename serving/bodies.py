@@ -24,7 +24,8 @@ __all__ = [
     "chosen",
     "parameters",
     "path_id",
-    "query_n",
+    "plain_n",
+    "query_body",
 ]
 
 MOST_EVENTS = 1000
@@ -33,7 +34,9 @@ DEFAULT_N = 20
 
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 Ids = Annotated[list[Id], Meta(max_length=1000)]
-_PLANNED = {"filter", "boost", "diversity", "explain", "scenario"}
+_PLANNED = {"filter", "boost"}
+_QUERY = {"n", "scenario", "exclude_seen", "diversity", "explain"}
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _ESCAPES = re.compile(r"%(?![0-9a-fA-F]{2})")
 _T = TypeVar("_T")
 
@@ -45,7 +48,10 @@ class RecommendBody(Struct, frozen=True, forbid_unknown_fields=True):
     session: Ids | None = None
     n: Annotated[int, Meta(ge=1, le=MOST)] = DEFAULT_N
     exclude: Ids | None = None
-    exclude_seen: bool = False
+    exclude_seen: bool | None = None
+    diversity: Annotated[float, Meta(ge=0, le=1)] | None = None
+    explain: bool = False
+    scenario: str | None = None
 
 
 class ItemBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,14 +114,30 @@ def path_id(request: web.Request, name: str) -> str:
     return value
 
 
-def query_n(request: web.Request) -> int:
-    """The parameter `n` of a request that has no other. Raises BadInput."""
+def plain_n(request: web.Request) -> int | None:
+    """`n` of a request that has no other parameter, None where there may be one. Raises BadInput.
+
+    Nearly every request is such a one, and is spared the parsing of its query.
+    """
     text = request.rel_url.raw_query_string
     if not text:
         return DEFAULT_N
     if text.startswith("n=") and len(text) < 6 and text[2:].isascii() and text[2:].isdigit():
         return _in_range(int(text[2:]), text[2:])
-    return chosen(parameters(request, {"n"}))
+    return None
+
+
+def query_body(request: web.Request, user_id: str) -> RecommendBody:
+    """The body that asks for the same as GET /v1/recommendations/{user_id}. Raises BadInput."""
+    query = parameters(request, _QUERY)
+    return RecommendBody(
+        user_id=user_id,
+        n=chosen(query),
+        exclude_seen=_flag(query, "exclude_seen"),
+        diversity=_share(query, "diversity"),
+        explain=_flag(query, "explain") or False,
+        scenario=query.get("scenario"),
+    )
 
 
 def parameters(request: web.Request, allowed: set[str]) -> Mapping[str, str]:
@@ -137,6 +159,25 @@ def chosen(query: Mapping[str, str]) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
         raise BadInput(f"n must be a whole number from 1 to {MOST}, not {text[:40]!r}", "n")
     return _in_range(int(text), text)
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    if text not in ("true", "false"):
+        raise BadInput(f"{name} must be true or false, not {text[:40]!r}", name)
+    return text == "true"
+
+
+def _share(query: Mapping[str, str], name: str) -> float | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    # float() alone would take digits of any script, spaces, nan and 1_0 as well.
+    if _NUMBER.fullmatch(text) and 0 <= (value := float(text)) <= 1:
+        return value
+    raise BadInput(f"{name} must be a number from 0 to 1, not {text[:40]!r}", name)
 
 
 def _in_range(n: int, text: str) -> int:

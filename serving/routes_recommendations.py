@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import get_args
 
 import numpy as np
 from aiohttp import web
 
 from config.errors import BadInput
+from config.settings import ScenarioSettings
 from processors.popularity import WINDOWS
-from serving.bodies import RecommendBody, chosen, parameters, path_id, query_n
+from serving.bodies import RecommendBody, chosen, parameters, path_id, plain_n, query_body
 from serving.context import CONTEXT, json_response
-from serving.recommend import Choice
+from serving.recommend import Choice, Relation
 from streams.columns import U64, hash_id
 
 __all__ = ["routes"]
 
+_RELATIONS: dict[str, Relation] = {relation: relation for relation in get_args(Relation)}
+_PLAIN = ScenarioSettings()
+
 
 async def for_user(request: web.Request) -> web.Response:
-    """GET /v1/recommendations/{user_id}?n=20."""
-    choice = Choice(query_n(request), hash_id(path_id(request, "user_id")))
-    return json_response(await request.app[CONTEXT].answers.recommend(choice))
+    """GET /v1/recommendations/{user_id}?n=20&scenario=news&diversity=0.5&explain=true."""
+    context = request.app[CONTEXT]
+    user_id, n = path_id(request, "user_id"), plain_n(request)
+    if n is not None:
+        choice = Choice(n, hash_id(user_id))
+    else:
+        choice = _choice(query_body(request, user_id), context.settings.scenarios)
+    return json_response(await context.answers.recommend(choice))
 
 
 async def for_body(request: web.Request) -> web.Response:
@@ -28,7 +39,8 @@ async def for_body(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     parameters(request, set())
     body = context.recommend_body.read(await request.read())
-    return json_response(await context.answers.recommend(_choice(body)))
+    choice = _choice(body, context.settings.scenarios)
+    return json_response(await context.answers.recommend(choice))
 
 
 async def for_batch(request: web.Request) -> web.Response:
@@ -36,14 +48,24 @@ async def for_batch(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     parameters(request, set())
     bodies = context.batch_body.read(await request.read())
-    answers = await asyncio.gather(*(context.answers.recommend(_choice(b)) for b in bodies))
+    scenarios = context.settings.scenarios
+    choices = [_choice(body, scenarios, f"[{at}].") for at, body in enumerate(bodies)]
+    answers = await asyncio.gather(*(context.answers.recommend(choice) for choice in choices))
     return json_response(b"[" + b",".join(answers) + b"]")
 
 
 async def similar(request: web.Request) -> web.Response:
-    """GET /v1/items/{item_id}/similar?n=20."""
-    n, item = query_n(request), hash_id(path_id(request, "item_id"))
-    return json_response(await request.app[CONTEXT].answers.similar(item, n))
+    """GET /v1/items/{item_id}/similar?n=20&relation=viewed."""
+    item, n = hash_id(path_id(request, "item_id")), plain_n(request)
+    relation: Relation = "viewed"
+    if n is None:
+        query = parameters(request, {"n", "relation"})
+        n, asked = chosen(query), query.get("relation", relation)
+        if asked not in _RELATIONS:
+            known = " or ".join(_RELATIONS)
+            raise BadInput(f"relation must be {known}, not {asked[:40]!r}", "relation")
+        relation = _RELATIONS[asked]
+    return json_response(await request.app[CONTEXT].answers.similar(item, n, relation))
 
 
 async def trending(request: web.Request) -> web.Response:
@@ -55,13 +77,28 @@ async def trending(request: web.Request) -> web.Response:
     return json_response(await request.app[CONTEXT].answers.trending(window, chosen(query)))
 
 
-def _choice(body: RecommendBody) -> Choice:
+def _choice(
+    body: RecommendBody, scenarios: Mapping[str, ScenarioSettings], place: str = ""
+) -> Choice:
+    """What a body says goes over its scenario; without one, nothing more is asked for."""
+    scenario = None
+    if body.scenario is not None:
+        scenario = scenarios.get(body.scenario)
+        if scenario is None:
+            raise BadInput(
+                f"unknown scenario {body.scenario[:40]!r}; known: {', '.join(scenarios)}",
+                f"{place}scenario",
+            )
+    asked = scenario or _PLAIN
     return Choice(
         body.n,
         None if body.user_id is None else hash_id(body.user_id),
         _hashed(body.session),
         _hashed(body.exclude),
-        body.exclude_seen,
+        asked.exclude_seen if body.exclude_seen is None else body.exclude_seen,
+        diversity=asked.diversity if body.diversity is None else body.diversity,
+        explain=body.explain,
+        window=None if scenario is None else scenario.window,
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import aiohttp
@@ -26,7 +26,8 @@ async def live(
     services: Services, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
     home = tmp_path_factory.mktemp("http")
-    async with shop(services, home) as stack:
+    # Answers to two requests are compared below: nothing may be learned in between.
+    async with shop(services, home, learn={"share": 0, "first_events": 0}) as stack:
         yield stack
 
 
@@ -191,7 +192,7 @@ class TestHealthAndMetrics:
         found = await eventually(scrape, lambda m: any("lag_records" in name for name in m))
         assert found["headwater_events_applied_total"] >= 240
         assert found["headwater_event_visible_seconds_count"] > 0
-        assert "headwater_hit_rate" in found
+        assert 'headwater_hit_rate{ranking="served",window="5m"}' in found
         route = 'route="/v1/recommendations/{user_id}"'
         for code in (200, 400):
             name = f'headwater_request_seconds_count{{code="{code}",{route}}}'
@@ -208,6 +209,178 @@ class TestHealthAndMetrics:
                         events.append(json.loads(line[6:]))
         assert events[-1]["events"] >= 240
         assert events[-1]["lag_records"] is not None
+
+
+def shown(answer: dict[str, Any]) -> list[str]:
+    """Items in the order in which they are shown, which need not be that of their scores."""
+    return [item["item_id"] for item in answer["items"]]
+
+
+class TestScenarios:
+    SESSION: ClassVar = ["bread-1", "tea-1", "tea-2"]
+
+    async def test_what_they_decide_shows(self, http: aiohttp.ClientSession) -> None:
+        """Otherwise the tests below would hold of a server that ignores it."""
+        orders = set()
+        for diversity in (0, 0.3, 0.9):
+            for seen in (False, True):
+                body = {"session": self.SESSION, "n": 17, "diversity": diversity}
+                body["exclude_seen"] = seen
+                orders.add(tuple(shown(await post(http, "/v1/recommendations", body))))
+        assert len(orders) == 6
+
+    @pytest.mark.parametrize(
+        ("asked", "same_as"),
+        [
+            ({"scenario": "news"}, {"exclude_seen": True, "diversity": 0.3}),
+            ({"scenario": "news", "diversity": 0}, {"exclude_seen": True}),
+            ({"scenario": "news", "exclude_seen": False}, {"diversity": 0.3}),
+            ({"scenario": "news", "exclude_seen": False, "diversity": 0.9}, {"diversity": 0.9}),
+            ({"scenario": "news", "exclude_seen": None}, {"exclude_seen": True, "diversity": 0.3}),
+            ({"scenario": "cart"}, {"exclude_seen": True}),
+            ({"scenario": "cart", "exclude_seen": False}, {}),
+            ({"scenario": "grocery"}, {"exclude_seen": False, "diversity": 0}),
+            ({"scenario": "grocery", "exclude_seen": True}, {"exclude_seen": True}),
+        ],
+    )
+    async def test_what_a_request_says_goes_over_its_scenario(
+        self, http: aiohttp.ClientSession, asked: dict[str, Any], same_as: dict[str, Any]
+    ) -> None:
+        body = {"session": self.SESSION, "n": 17}
+        answer = await post(http, "/v1/recommendations", {**body, **asked})
+        assert shown(answer) == shown(await post(http, "/v1/recommendations", {**body, **same_as}))
+
+    async def test_items_seen_are_left_out_where_the_scenario_says_so(
+        self, http: aiohttp.ClientSession
+    ) -> None:
+        async def seen(**asked: object) -> set[str]:
+            body = {"session": self.SESSION, "n": 20, **asked}
+            return {*self.SESSION} & {*shown(await post(http, "/v1/recommendations", body))}
+
+        assert await seen(scenario="cart") == set()
+        assert await seen(scenario="cart", exclude_seen=False) == {*self.SESSION}
+        assert await seen(scenario="grocery") == {*self.SESSION}
+
+    async def test_a_query_says_the_same_as_a_body(self, http: aiohttp.ClientSession) -> None:
+        known = await get(http, "/v1/users/u0")
+        seen = {event["item_id"] for event in known["session"] + known["history"]}
+        for query, body in (
+            ("n=10&scenario=cart", {"n": 10, "scenario": "cart"}),
+            ("exclude_seen=true", {"exclude_seen": True}),
+            ("scenario=news&exclude_seen=false", {"scenario": "news", "exclude_seen": False}),
+            ("n=7&diversity=0.8", {"n": 7, "diversity": 0.8}),
+        ):
+            path, asked = f"/v1/recommendations/u0?{query}", {"user_id": "u0", **body}
+
+            async def both(path: str = path, asked: dict[str, Any] = asked) -> list[Any]:
+                return [await get(http, path), await post(http, "/v1/recommendations", asked)]
+
+            # What is trending may be read anew between the two.
+            answer, _ = await eventually(both, lambda two: two[0]["items"] == two[1]["items"], 5)
+            leaves_out = "cart" in query or "seen=true" in query
+            assert bool(seen & {*shown(answer)}) != leaves_out
+
+    async def test_each_window_answers_for_its_scenario(self, http: aiohttp.ClientSession) -> None:
+        days_ago = time.time_ns() // 1_000_000 - 3 * 86_400_000
+        bought = [
+            {**click(f"old-{n}", "classic", timestamp=days_ago + n), "type": "purchase"}
+            for n in range(40)
+        ]
+        await post(http, "/v1/events", bought, 202)
+        await eventually(
+            lambda: get(http, "/v1/trending?window=7d&n=1"),
+            lambda answer: shown(answer) == ["classic"],
+        )
+        for scenario, first in (("grocery", True), ("cart", True), ("news", False)):
+            answer = await get(http, f"/v1/recommendations/nobody?scenario={scenario}&diversity=0")
+            assert (shown(answer)[0] == "classic") == first
+
+
+async def test_diversity_brings_another_department_forward(http: aiohttp.ClientSession) -> None:
+    body = {"session": ["bread-1", "tea-1", "tea-2", "tea-3"], "n": 20}
+    plain = shown(await post(http, "/v1/recommendations", body))
+    diverse = shown(await post(http, "/v1/recommendations", {**body, "diversity": 0.8}))
+    assert plain[0] == diverse[0]
+    assert plain[1].split("-")[0] == "tea"
+    assert diverse[1].split("-")[0] == "bread"
+    assert shown(await post(http, "/v1/recommendations", {**body, "diversity": 0})) == plain
+
+
+class TestExplanations:
+    async def check(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
+        """Every explanation, each of which adds up to its score."""
+        found = []
+        for item in answer["items"]:
+            why = item["explanation"]
+            assert set(why) == {"contributions", "trending", "factor"}
+            parts = [part["co_occurrence"] + part["repeat"] for part in why["contributions"]]
+            assert 0 not in parts
+            told = why["factor"] * sum(parts) + why["trending"]
+            assert told == pytest.approx(item["score"], abs=1e-6, rel=0)
+            found.append(why)
+        assert found
+        return found
+
+    async def test_they_add_up_and_name_the_sessions_items(
+        self, http: aiohttp.ClientSession
+    ) -> None:
+        session = ["bread-1", "tea-1", "never-seen", "tea-2", "tea-1"]
+        body = {"session": session, "n": 35, "explain": True}
+        answer = await post(http, "/v1/recommendations", body)
+        explained = await self.check(answer)
+        by_item = dict(zip(shown(answer), explained, strict=True))
+        parts = {
+            (item, part["item_id"]): part
+            for item, why in by_item.items()
+            for part in why["contributions"]
+        }
+        assert {of for _, of in parts} == {"bread-1", "tea-1", "tea-2"}
+        assert all(part["title"].endswith(part["item_id"][-1]) for part in parts.values())
+        assert parts["tea-1", "tea-1"]["repeat"] > 0
+        assert parts["tea-1", "tea-2"]["repeat"] == 0
+        assert parts["tea-1", "tea-2"]["co_occurrence"] > 0
+        # Fish and soap are in no session with tea or bread.
+        filled = [why for item, why in by_item.items() if item.split("-")[0] in ("fish", "soap")]
+        assert filled
+        assert all(why["trending"] > 0 and not why["contributions"] for why in filled)
+
+    async def test_they_change_nothing_else(self, http: aiohttp.ClientSession) -> None:
+        for more in ({}, {"diversity": 0.5}, {"scenario": "cart"}):
+            body: dict[str, Any] = {"session": ["soap-1", "soap-2"], "n": 8, **more}
+            plain = await post(http, "/v1/recommendations", body)
+            explained = await post(http, "/v1/recommendations", {**body, "explain": True})
+            await self.check(explained)
+            for item in explained["items"]:
+                del item["explanation"]
+            assert explained["items"] == plain["items"]
+
+    async def test_a_query_asks_for_them_too(self, http: aiohttp.ClientSession) -> None:
+        explained = await self.check(await get(http, "/v1/recommendations/u3?explain=true&n=5"))
+        assert all(why["contributions"] for why in explained)
+        await self.check(await get(http, "/v1/recommendations/nobody?explain=true"))
+        plain = await get(http, "/v1/recommendations/u3?explain=false")
+        assert not any("explanation" in item for item in plain["items"])
+
+
+async def test_bought_together_is_not_seen_together(http: aiohttp.ClientSession) -> None:
+    for n in range(3):
+        session = [("lamp", "view"), ("rug", "view"), ("lamp", "purchase"), ("bulb", "purchase")]
+        events = [
+            {**click(f"buyer-{n}", item, session_id=f"s{n}"), "type": kind}
+            for item, kind in session
+        ]
+        await post(http, "/v1/events", events, 202)
+    for n in range(3):
+        await eventually(
+            lambda user=f"buyer-{n}": get(http, f"/v1/users/{user}"),  # type: ignore[misc]
+            lambda known: known["count"] == 4,
+        )
+    bought = await get(http, "/v1/items/lamp/similar?relation=bought")
+    assert shown(bought) == ["bulb"]
+    viewed = await get(http, "/v1/items/lamp/similar?n=5&relation=viewed")
+    assert set(shown(viewed)) == {"rug", "bulb"}
+    assert viewed["items"] == (await get(http, "/v1/items/lamp/similar"))["items"]
+    assert shown(await get(http, "/v1/items/rug/similar?relation=bought")) == []
 
 
 async def test_the_page_may_load_nothing_from_elsewhere(http: aiohttp.ClientSession) -> None:

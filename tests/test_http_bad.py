@@ -14,7 +14,7 @@ from yarl import URL
 
 from commands.stack import Stack
 from config.services import Services
-from tests.live import PROBLEM, shop
+from tests.live import PROBLEM, get, post, shop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -53,6 +53,22 @@ BAD_REQUESTS: list[tuple[str, str, bytes | None, int, str]] = [
     ),
     ("GET", "/v1/recommendations/u?n=1&n=2", None, 400, "n"),
     ("GET", "/v1/recommendations/u?m=1", None, 400, "m"),
+    *(
+        ("GET", f"/v1/recommendations/u?{name}={value}", None, 400, name)
+        for name, values in {
+            "diversity": ("", "-0.1", "1.01", "x", "nan", "inf", "1e999", "0,5", "%D9%A1", "1_0"),
+            "exclude_seen": ("", "1", "yes", "True", "null", "%FF"),
+            "explain": ("", "0", "no", "TRUE", "true%20"),
+            "scenario": ("", "News", "news%20", "none", "%00", "x" * 400),
+            "filter": ("a",),
+            "boost": ("a",),
+            "relation": ("viewed",),
+        }.items()
+        for value in values
+    ),
+    ("GET", "/v1/recommendations/u?explain=true&explain=true", None, 400, "explain"),
+    ("GET", "/v1/recommendations/u?scenario=news&n=0", None, 400, "n"),
+    ("GET", "/v1/recommendations/%FF?scenario=news", None, 400, "user_id"),
     ("GET", "/v1/recommendations/", None, 400, "user_id"),
     ("GET", f"/v1/recommendations/{LONG}", None, 400, "user_id"),
     ("GET", "/v1/recommendations/%FF", None, 400, "user_id"),
@@ -61,6 +77,13 @@ BAD_REQUESTS: list[tuple[str, str, bytes | None, int, str]] = [
     ("GET", "/v1/recommendations/a%2", None, 400, "user_id"),
     ("GET", "/v1/items//similar", None, 400, "item_id"),
     ("GET", "/v1/items/i/similar?n=0", None, 400, "n"),
+    *(
+        ("GET", f"/v1/items/i/similar?relation={relation}", None, 400, "relation")
+        for relation in ("", "liked", "Viewed", "viewed,bought", "%00")
+    ),
+    ("GET", "/v1/items/i/similar?relation=bought&relation=viewed", None, 400, "relation"),
+    ("GET", "/v1/items/i/similar?relation=bought&n=x", None, 400, "n"),
+    ("GET", "/v1/items/i/similar?scenario=news", None, 400, "scenario"),
     ("GET", "/v1/items/%80", None, 400, "item_id"),
     ("GET", f"/v1/items/{LONG}", None, 400, "item_id"),
     ("GET", "/v1/items/unknown-item", None, 404, "item_id"),
@@ -105,8 +128,19 @@ BAD_REQUESTS: list[tuple[str, str, bytes | None, int, str]] = [
     ("POST", "/v1/recommendations", b'{"userid": "a"}', 400, "userid"),
     *(
         ("POST", "/v1/recommendations", b'{"%b": 1}' % name, 400, name.decode())
-        for name in (b"filter", b"boost", b"diversity", b"explain", b"scenario")
+        for name in (b"filter", b"boost")
     ),
+    *(
+        ("POST", "/v1/recommendations", b'{"%b": %b}' % (name.encode(), value), 400, name)
+        for name, values in {
+            "diversity": (b"-0.1", b"1.01", b'"0.5"', b"true", b"[]", b"1e999"),
+            "exclude_seen": (b"1", b'"true"', b"{}"),
+            "explain": (b"1", b'"true"', b"null"),
+            "scenario": (b'""', b'"News"', b'"none"', b'"news "', b'"\\u0000"', b"5", b"[]"),
+        }.items()
+        for value in values
+    ),
+    ("POST", "/v1/recommendations", b'{"diversity": NaN}', 400, "body"),
     ("POST", "/v1/recommendations?n=1", b"{}", 400, "n"),
     ("POST", "/v1/recommendations", deep("["), 400, "body"),
     ("POST", "/v1/recommendations", deep('{"session":'), 400, "session"),
@@ -115,6 +149,9 @@ BAD_REQUESTS: list[tuple[str, str, bytes | None, int, str]] = [
     ("POST", "/v1/recommendations/batch", b"[]", 400, "body"),
     ("POST", "/v1/recommendations/batch", b'[{}, {"n": 0}]', 400, "[1].n"),
     ("POST", "/v1/recommendations/batch", b'[{"x": 0}]', 400, "[0].x"),
+    ("POST", "/v1/recommendations/batch", b'[{}, {"scenario": "x"}]', 400, "[1].scenario"),
+    ("POST", "/v1/recommendations/batch", b'[{}, {}, {"diversity": 2}]', 400, "[2].diversity"),
+    ("POST", "/v1/recommendations/batch", b'[{"boost": {}}]', 400, "[0].boost"),
     ("POST", "/v1/recommendations/batch", b"[" + b"{}," * 100 + b"{}]", 400, "body"),
     ("POST", "/v1/events", b"", 400, "body"),
     ("POST", "/v1/events", b"[]", 400, "body"),
@@ -175,6 +212,14 @@ async def test_a_bad_request_is_told_which_field(
     assert problem["status"] == status
     assert problem["title"]
     assert problem["detail"]
+
+
+async def test_an_unknown_scenario_is_told_which_are_known(http: aiohttp.ClientSession) -> None:
+    for problem in (
+        await get(http, "/v1/recommendations/u?scenario=books", 400),
+        await post(http, "/v1/recommendations", {"scenario": "books"}, 400),
+    ):
+        assert problem["detail"] == "unknown scenario 'books'; known: news, grocery, cart"
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from redis.exceptions import ConnectionError as RedisConnectionError
+from yarl import URL
 
 from config.errors import BadInput, StreamError
 from processors import metrics as worker_metrics
 from serving import metrics
 from serving.answers import title_of
-from serving.bodies import Decoder, ItemBody, RecommendBody
+from serving.bodies import Decoder, ItemBody, RecommendBody, query_body
 from serving.evaluated import WINDOWS, Counted, Shares, between
 from serving.outage import Outage, StoreDown
 from serving.publishing import Publisher
@@ -34,9 +37,9 @@ _recommend: Decoder[RecommendBody] = Decoder(RecommendBody)
 _patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def _body_or_field(body: bytes) -> RecommendBody | str:
+def _or_field(read: Callable[[], RecommendBody]) -> RecommendBody | str:
     try:
-        return _recommend.read(body)
+        return read()
     except BadInput as error:
         return str(error.field)
 
@@ -45,12 +48,12 @@ class TestDecoder:
     @_patient
     @given(st.binary(max_size=200))
     def test_any_bytes_are_a_body_or_bad_input(self, body: bytes) -> None:
-        assert isinstance(_body_or_field(body), RecommendBody | str)
+        assert isinstance(_or_field(lambda: _recommend.read(body)), RecommendBody | str)
 
     @_patient
     @given(
         st.dictionaries(
-            st.sampled_from(["user_id", "session", "n", "exclude", "exclude_seen", "filter"]),
+            st.sampled_from([*RecommendBody.__struct_fields__, "filter", "boost"]),
             st.recursive(
                 st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=140),
                 lambda inner: st.lists(inner, max_size=3),
@@ -59,17 +62,49 @@ class TestDecoder:
         )
     )
     def test_what_passes_keeps_the_rules(self, value: dict[str, Any]) -> None:
-        body = _body_or_field(msgspec.json.encode(value))
+        body = _or_field(lambda: _recommend.read(msgspec.json.encode(value)))
         if isinstance(body, str):
             assert body == "body" or body.split("[")[0] in value
             return
         assert 1 <= body.n <= 100
         ids = [body.user_id or "x", *(body.session or []), *(body.exclude or [])]
         assert all(1 <= len(one) <= 128 for one in ids)
+        assert 0 <= (body.diversity or 0) <= 1
+        assert body.exclude_seen in (None, True, False)
+        assert body.explain in (True, False)
+        assert isinstance(body.scenario, str | None)
+
+    @_patient
+    @given(
+        st.dictionaries(
+            st.sampled_from(["n", "scenario", "exclude_seen", "diversity", "explain", "boost"]),
+            st.text(max_size=12)
+            | st.sampled_from(["true", "false", "nan", "inf"])
+            | st.one_of(st.integers(-1, 101), st.floats(-0.1, 1.1)).map(str),
+        )
+    )
+    def test_a_query_is_a_body_or_bad_input(self, query: dict[str, str]) -> None:
+        path = str(URL("/v1/recommendations/u").with_query(query))
+        body = _or_field(lambda: query_body(make_mocked_request("GET", path), "u"))
+        if isinstance(body, str):
+            assert body in query
+            return
+        assert "boost" not in query
+        assert body.user_id == "u"
+        assert 1 <= body.n <= 100
+        assert body.n == int(query.get("n", "20"))
+        assert body.scenario == query.get("scenario")
+        assert body.diversity is None or 0 <= body.diversity <= 1
+        assert body.diversity == (float(query["diversity"]) if "diversity" in query else None)
+        flags = {None: None, "true": True, "false": False}
+        assert body.exclude_seen is flags[query.get("exclude_seen")]
+        assert body.explain is (query.get("explain") == "true")
 
     def test_what_is_planned_is_told_apart_from_what_is_unknown(self) -> None:
-        with pytest.raises(BadInput, match="not supported"):
-            _recommend.read(b'{"filter": {}}')
+        for name in ("filter", "boost"):
+            with pytest.raises(BadInput, match="not supported") as refused:
+                _recommend.read(b'{"%b": {}}' % name.encode())
+            assert refused.value.field == name
         with pytest.raises(BadInput, match="unknown field"):
             _recommend.read(b'{"filters": {}}')
 
