@@ -20,7 +20,7 @@ from playwright.async_api import Page, Route, ViewportSize, async_playwright, ex
 
 from commands.stack import Stack
 from config.services import Services
-from tests.live import DEPARTMENTS, eventually, shop
+from tests.live import DEPARTMENTS, click, eventually, shop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -104,6 +104,10 @@ async def test_the_numbers_are_live(chromium: str, live: Stack, tmp_path: Path) 
 
 async def test_the_evaluation_is_what_the_metrics_say(chromium: str, live: Stack) -> None:
     async with opened(chromium, live) as page:
+        # What is known by now predicts these, so that there are hits.
+        clicks = [click(f"late{user}", f"soap-{item}") for user in range(5) for item in range(4)]
+        sent = await page.request.post(f"{live.http_url}/v1/events", data=clicks)
+        assert (await sent.json())["accepted"] == len(clicks)
         cells = page.locator("#evaluation tbody td[data-window='24h']")
 
         async def read() -> tuple[list[str], list[str]]:
@@ -116,7 +120,7 @@ async def test_the_evaluation_is_what_the_metrics_say(chromium: str, live: Stack
                     said.append(f"{100 * float(value):.1f}")
             return await cells.all_inner_texts(), said
 
-        await eventually(read, lambda both: both[0] == both[1] and "nan" not in both[1])
+        await eventually(read, lambda both: both[0] == both[1] and float(both[1][0]) > 0)
         predicted = await page.locator("#evaluation [data-count][data-window='24h']").inner_text()
         assert int(predicted) > 0
         await expect(page.locator("#evaluation .served:visible")).to_have_count(1)
@@ -224,6 +228,25 @@ async def test_a_recommended_item_says_why(chromium: str, live: Stack, tmp_path:
         await page.screenshot(path=tmp_path / "why.png", full_page=True)
         await page.keyboard.press("Enter")
         await expect(row.locator(".reasons")).to_be_hidden()
+
+
+async def test_the_reasons_are_the_sessions_items_and_add_up(chromium: str, live: Stack) -> None:
+    async with opened(chromium, live) as page:
+        for user in ("", "u1"):
+            await page.locator("#user").fill(user)
+            await page.locator("#who button[type=submit]").click()
+            await expect(page.locator("#user")).to_have_value(user)
+            if not user:
+                await page.locator("#trending .item").first.click()
+            await expect(page.locator("#session li")).not_to_have_count(0)
+            session = await page.locator("#session li").all_inner_texts()
+            row = page.locator("#recommended li").first
+            await expect(row.locator(".name")).to_contain_text(session[-1].split(" no. ")[0])
+            await row.locator(".why").click()
+            assert {*await row.locator("dt").all_inner_texts()} <= {*session, "2 more", "1 more"}
+            shares = await row.locator("dd:not(.kind)").all_inner_texts()
+            total = sum(float(share.removesuffix(" %")) for share in shares)
+            assert total == pytest.approx(100, abs=0.5 * len(shares))
 
 
 async def test_a_click_of_a_user_is_an_event_that_changes_the_answer(

@@ -281,8 +281,8 @@ async function turn(action) {
 function recommend() {
   const session = state.session.map((item) => item.item_id);
   return state.user
-    ? ask(`/v1/recommendations/${encodeURIComponent(state.user)}?n=${SHOWN}`)
-    : ask("/v1/recommendations", { session, n: SHOWN });
+    ? ask(`/v1/recommendations/${encodeURIComponent(state.user)}?n=${SHOWN}&explain=true`)
+    : ask("/v1/recommendations", { session, n: SHOWN, explain: true });
 }
 
 async function refresh(current) {
