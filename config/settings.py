@@ -25,6 +25,7 @@ from config.errors import SettingsError
 __all__ = [
     "DEFAULT_SCENARIOS",
     "EventSettings",
+    "ExploreSettings",
     "FoldSettings",
     "HttpSettings",
     "KafkaSettings",
@@ -253,6 +254,30 @@ class LearnSettings(_Group):
     )
 
 
+class ExploreSettings(_Group):
+    """How new items come to be seen (docs/ranking.md)."""
+
+    share: float = Field(
+        default=0.02,
+        ge=0,
+        le=0.5,
+        description="share of the recommendations whose last place goes to a new item of the "
+        "catalogue; 0 for none",
+    )
+    events: int = Field(
+        default=5,
+        ge=1,
+        le=10_000,
+        description="an item with so many events is new no more: it stands on its own",
+    )
+    exposures: int = Field(
+        default=200,
+        ge=1,
+        le=1_000_000,
+        description="a new item that was shown so often without them is given up",
+    )
+
+
 class ScenarioSettings(_Group):
     """What a request that names this scenario asks for where it says nothing itself."""
 
@@ -357,6 +382,7 @@ class Settings(BaseSettings):
     rank: RankSettings = Field(default_factory=RankSettings)
     scenarios: dict[str, ScenarioSettings] = Field(default_factory=lambda: dict(DEFAULT_SCENARIOS))
     learn: LearnSettings = Field(default_factory=LearnSettings)
+    explore: ExploreSettings = Field(default_factory=ExploreSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     services: ServiceSettings = Field(default_factory=ServiceSettings)
