@@ -202,11 +202,11 @@ class Recommender:
 
 
 def _floor_of(score: F64) -> float | None:
-    return float(score[-1]) if len(score) else None
+    return float(score.min()) if len(score) else None
 
 
 def _below(floor: float | None, weight: F64) -> F64:
-    """Trending weights are no scores: told as falling shares of the last score before them."""
+    """Trending weights are no scores: told as falling shares of the least score before them."""
     if floor is None:
         return np.minimum.accumulate(weight)
     top = float(weight.max(initial=0))

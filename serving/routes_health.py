@@ -45,7 +45,7 @@ async def ready(request: web.Request) -> web.Response:
 
 async def scrape(request: web.Request) -> web.Response:
     """What Prometheus reads."""
-    text = await asyncio.to_thread(metrics.exposition, request.app[CONTEXT].status.hit_rate)
+    text = await asyncio.to_thread(metrics.exposition, request.app[CONTEXT].status.evaluation)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

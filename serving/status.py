@@ -155,8 +155,6 @@ class Status:
         """
         return self._evaluation
 
-    hit_rate = evaluation
-
     def lag_seconds(self) -> float | None:
         """How old the log's end was when it stood where the workers are now.
 

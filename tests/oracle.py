@@ -24,6 +24,7 @@ __all__ = [
     "BASE",
     "Click",
     "Oracle",
+    "Part",
     "StoredRecord",
     "cell_of",
     "columns_of",
@@ -51,6 +52,17 @@ class Click:
     time: int
     event_id: str = ""
     session_id: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one event added to a pair."""
+
+    weight: float
+    back: bool
+    """Whether the neighbour came first."""
+    time: float
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +94,14 @@ class Oracle:
 
     settings: Settings
     histories: dict[str, list[_Kept]] = field(default_factory=lambda: defaultdict(list))
-    parts: dict[tuple[str, str], list[tuple[float, float]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-    """(item, neighbour) to the (weight, time in seconds) that were added."""
+    parts: dict[tuple[str, str], list[Part]] = field(default_factory=lambda: defaultdict(list))
+    """(item, neighbour) to what was added."""
+    bought: dict[tuple[str, str], list[Part]] = field(default_factory=lambda: defaultdict(list))
+    """The same of purchases alone."""
     sessions_with: Counter[str] = field(default_factory=Counter)
     events_of: Counter[str] = field(default_factory=Counter)
+    times_of: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Times in ms of an item's events."""
     sessions: int = 0
     events: int = 0
     latest: int = 0
@@ -103,13 +117,34 @@ class Oracle:
             self._add(click)
         return self
 
-    def weight(self, item: str, neighbour: str, at: float) -> float:
-        """The pair's decayed weight at a time in seconds."""
+    def all_counts(self, at: float) -> dict[tuple[str, int, int, str], float]:
+        """Every pair's decayed counts at a time in seconds, by list, hashes and direction."""
+        return {
+            (kind, hash_id(a), hash_id(b), direction): count
+            for kind, lists in (("viewed", self.parts), ("bought", self.bought))
+            for (a, b), parts in list(lists.items())
+            for direction, count in zip(
+                ("forward", "backward"), self.counts(parts, at), strict=True
+            )
+        }
+
+    def counts(self, parts: Sequence[Part], at: float) -> tuple[float, float]:
+        """A pair's decayed (forward, backward) counts at a time in seconds."""
         days = self.settings.fold.half_life_days
-        return sum(
-            weight * math.exp2((time - at) / (86_400 * days))
-            for weight, time in self.parts[item, neighbour]
-        )
+        sums = [0.0, 0.0]
+        for part in parts:
+            sums[part.back] += part.weight * math.exp2((part.time - at) / (86_400 * days))
+        return sums[0], sums[1]
+
+    def weight(self, item: str, neighbour: str, at: float) -> float:
+        """The pair's decayed weight, as the ranking takes it, at a time in seconds."""
+        forward, backward = self.counts(self.parts[item, neighbour], at)
+        return forward + self.settings.rank.backward * backward
+
+    def recent(self, item: str, at: float) -> float:
+        """An item's events, decayed 20 times as fast as counts, at a time in seconds."""
+        days = self.settings.fold.half_life_days / 20
+        return sum(math.exp2((time / 1000 - at) / (86_400 * days)) for time in self.times_of[item])
 
     def rows(self, user: str) -> list[tuple[int, int, int, int, str]]:
         """A user's history as (time, item hash, event key, session tag, type)."""
@@ -149,6 +184,7 @@ class Oracle:
         self.sessions += not earlier and not later
         self.events += 1
         self.events_of[new.item] += 1
+        self.times_of[new.item].append(new.time)
         self.latest = max(self.latest, new.time // 1000)
         if weight > 0:
             for granularity, seconds in enumerate(_BUCKETS):
@@ -172,9 +208,11 @@ class Oracle:
         if weights[a.kind] == 0 or weights[b.kind] == 0:
             return
         h = 1 / (1 + fold.gap_slope * (second - first - 1)) * (second + 1) ** -fold.length_exponent
-        self.parts[a.item, b.item].append((h * weights[b.kind], b.time / 1000))
-        if fold.backward > 0:
-            self.parts[b.item, a.item].append((fold.backward * h * weights[a.kind], b.time / 1000))
+        purchases = self.settings.events.purchases
+        together = a.kind in purchases and b.kind in purchases
+        for lists in (self.parts, self.bought) if together else (self.parts,):
+            lists[a.item, b.item].append(Part(h * weights[b.kind], False, b.time / 1000))
+            lists[b.item, a.item].append(Part(h * weights[a.kind], True, b.time / 1000))
 
     def _predicted(self, earlier: list[str], outcome: str) -> None:
         for item, distance, times in latest_distinct(earlier, self.settings.rank.session_items):

@@ -42,9 +42,10 @@ class Folds:
         self.settings = settings
         self.rules = FoldRules(settings)
         self.histories: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-        self.parts: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)
+        self.parts: dict[tuple[str, int, int], list[tuple[float, float, int]]] = defaultdict(list)
         self.sessions_with: Counter[int] = Counter()
         self.events_of: Counter[int] = Counter()
+        self.recents: dict[int, list[tuple[float, int]]] = defaultdict(list)
         self.trend: dict[tuple[int, int, int], float] = defaultdict(float)
         self.totals = [0, 0, 0]
         self.cells = np.zeros((2, repeats.CELLS), np.int64)
@@ -77,17 +78,15 @@ class Folds:
 
     def take(self, deltas: Any) -> None:
         """Add what is for the items' shards."""
-        more = deltas.increments
-        for source, neighbour, weight, time in zip(
-            *(a.tolist() for a in (more.source, more.neighbour, more.weight, more.time)),
-            strict=True,
-        ):
-            self.parts[source, neighbour].append((weight, time))
-        for item, sessions, events in zip(
-            deltas.item.tolist(), deltas.sessions.tolist(), deltas.events.tolist(), strict=True
-        ):
+        for kind, more in (("viewed", deltas.increments), ("bought", deltas.bought)):
+            columns = (more.source, more.neighbour, more.forward, more.backward, more.time)
+            for source, neighbour, *counts in zip(*(a.tolist() for a in columns), strict=True):
+                self.parts[kind, source, neighbour].append(tuple(counts))
+        columns = (deltas.item, deltas.sessions, deltas.events, deltas.recent, deltas.recent_at)
+        for item, sessions, events, recent, at in zip(*(a.tolist() for a in columns), strict=True):
             self.sessions_with[item] += sessions
             self.events_of[item] += events
+            self.recents[item].append((recent, at))
         rows = deltas.trend
         for granularity, bucket, item, weight in zip(
             *(a.tolist() for a in (rows.granularity, rows.bucket, rows.item, rows.weight)),
@@ -95,12 +94,21 @@ class Folds:
         ):
             self.trend[granularity, bucket, item] += weight
 
-    def weights(self, at: float) -> dict[tuple[int, int], float]:
-        """Decayed to a time in seconds."""
+    def counts(self, at: float) -> dict[tuple[str, int, int, str], float]:
+        """Decayed to a time in seconds; by list, hashes and direction."""
         rate = self.rules.rate
         return {
-            pair: sum(weight * np.exp(-rate * (at - time)) for weight, time in parts)
+            (*pair, direction): sum(part[place] * np.exp(-rate * (at - part[2])) for part in parts)
             for pair, parts in self.parts.items()
+            for place, direction in enumerate(("forward", "backward"))
+        }
+
+    def recent(self, at: float) -> dict[int, float]:
+        """Recent events of items, decayed to a time in seconds."""
+        rate = 20 * self.rules.rate
+        return {
+            item: sum(count * np.exp(-rate * (at - time)) for count, time in parts)
+            for item, parts in self.recents.items()
         }
 
 
@@ -125,8 +133,10 @@ def assert_same(folds: Folds, oracle: Oracle) -> None:
         told = [(t, i, e, g, kinds[k]) for t, i, e, g, k in folds.histories[user]]
         assert told == oracle.rows(name), name
     at = oracle.latest + 5.0
-    expected = {(hash_id(a), hash_id(b)): oracle.weight(a, b, at) for a, b in list(oracle.parts)}
-    assert folds.weights(at) == pytest.approx(expected, rel=1e-5)
+    assert folds.counts(at) == pytest.approx(oracle.all_counts(at), rel=1e-5)
+    assert folds.recent(at) == pytest.approx(
+        {hash_id(i): oracle.recent(i, at) for i in oracle.events_of}, rel=1e-5
+    )
     assert +folds.sessions_with == {hash_id(i): n for i, n in oracle.sessions_with.items()}
     assert +folds.events_of == {hash_id(i): n for i, n in oracle.events_of.items()}
     trend = {(g, b, hash_id(i)): w for (g, b, i), w in oracle.trend.items()}
@@ -171,7 +181,6 @@ def test_settings_of_the_fold_reach_the_counts(seed: int) -> None:
         fold={
             "gap_slope": random.choice([0, 0.8, 3]),
             "length_exponent": random.choice([0, 0.3, 2]),
-            "backward": random.choice([0, 0.5, 1]),
             "half_life_days": random.choice([0.01, 1, 30]),
         },
         rank={"session_items": random.choice([1, 4, 30])},
@@ -267,7 +276,8 @@ def test_what_shards_lack_and_what_they_contain_make_the_whole(seed: int, size: 
     parts.take(item_deltas(folded, rules, newer))
     parts.take(item_deltas(folded, rules, lambda i, o: ~newer(i, o)))
     at = BASE / 1000
-    assert parts.weights(at) == pytest.approx(whole.weights(at), rel=1e-5)
+    assert parts.counts(at) == pytest.approx(whole.counts(at), rel=1e-5)
+    assert parts.recent(at) == pytest.approx(whole.recent(at), rel=1e-5)
     assert +parts.sessions_with == +whole.sessions_with
     assert +parts.events_of == +whole.events_of
     assert parts.trend == pytest.approx(whole.trend)
@@ -301,14 +311,29 @@ def test_two_events_by_hand() -> None:
     folds = told([view(0, "a", 0), view(1, "b", 1, kind="purchase")])
     h = 2**-0.3
     at = (BASE + MINUTE) / 1000
-    assert folds.weights(at) == pytest.approx(
+    a, b = hash_id("a"), hash_id("b")
+    assert folds.counts(at) == pytest.approx(
         {
-            (hash_id("a"), hash_id("b")): 3 * h,
-            (hash_id("b"), hash_id("a")): 0.5 * h,
+            ("viewed", a, b, "forward"): 3 * h,
+            ("viewed", a, b, "backward"): 0,
+            ("viewed", b, a, "forward"): 0,
+            ("viewed", b, a, "backward"): h,
         }
     )
+    assert folds.recent(at) == pytest.approx({a: 2 ** (-20 / 43_200), b: 1})
     assert folds.totals == [1, 2, int(at)]
     assert folds.cells.sum(axis=1).tolist() == [1, 0]
+
+
+def test_purchases_are_counted_as_bought_together_too() -> None:
+    log = [view(0, "a", 0, kind="purchase"), view(1, "b", 1), view(2, "c", 2, kind="purchase")]
+    folds = told(log)
+    a, b, c = (hash_id(i) for i in "abc")
+    assert {pair for pair in folds.parts if pair[0] == "bought"} == {
+        ("bought", a, c),
+        ("bought", c, a),
+    }
+    assert ("viewed", a, b) in folds.parts
 
 
 def test_a_batch_of_nothing() -> None:
@@ -362,7 +387,8 @@ def test_a_pause_ends_a_session_and_an_id_does_not() -> None:
 def test_a_late_event_joins_on_both_sides_and_predicts_nothing() -> None:
     folds = told([view(0, "a", 0), view(1, "c", 2), view(2, "b", 1)])
     a, b, c = (hash_id(i) for i in "abc")
-    assert {(a, b), (b, a), (b, c), (c, b)} <= set(folds.parts)
+    pairs = {pair[1:] for pair in folds.parts}
+    assert {(a, b), (b, a), (b, c), (c, b)} <= pairs
     assert folds.cells[0].sum() == 1
     assert folds.totals[0] == 1
     folds = told([view(0, "b", 20), view(1, "a", 0)])
@@ -373,7 +399,7 @@ def test_a_late_event_joins_on_both_sides_and_predicts_nothing() -> None:
 def test_a_weightless_event_adds_no_pair_but_is_known() -> None:
     folds = told([view(0, "a", 0, kind="dislike"), view(1, "b", 1), view(2, "a", 2)])
     a, b = hash_id("a"), hash_id("b")
-    assert set(folds.parts) == {(b, a), (a, b)}
+    assert set(folds.parts) == {("viewed", b, a), ("viewed", a, b)}
     # The first event of "a" weighed nothing, so its session is counted with the second.
     assert dict(folds.sessions_with) == {a: 1, b: 1}
     assert folds.events_of[a] == 2
@@ -388,7 +414,7 @@ def test_weights_of_pairs_far_apart_in_time_stay_finite() -> None:
             Click(3, "u", "b", "view", BASE + 1, session_id="s"),
         ]
     )
-    assert np.isfinite(list(folds.weights(BASE / 1000).values())).all()
+    assert np.isfinite(list(folds.counts(BASE / 1000).values())).all()
 
 
 def test_users_are_selected_by_rows_and_by_mask() -> None:

@@ -15,16 +15,15 @@ from config.errors import StoreError
 from processors.cooccurrence import Increments, decay_rate
 from processors.session import SessionTable, empty_table
 from store.layout import (
-    COUNT_EVENTS,
-    COUNT_SESSIONS,
     ENTRY,
-    count_entries,
+    STATISTICS,
     neighbour_entries,
     pack_sessions,
+    sum_for_requests,
     sum_lists,
-    sum_strengths,
     unpack_session,
     unpack_sessions,
+    unpack_statistics,
 )
 from streams.columns import EVENT_BITS, RESERVED_IDS, TAG_BITS
 
@@ -122,44 +121,45 @@ def test_a_session_vector_of_impossible_length_is_refused(size: int) -> None:
         unpack_sessions(np.array([20], np.uint64), [b"\1" * size])
 
 
-@pytest.mark.parametrize("size", [1, 8, 15, 17, 31])
+@pytest.mark.parametrize("size", [1, 8, 19, 21, 39])
 def test_a_neighbour_list_of_impossible_length_is_refused(size: int) -> None:
     with pytest.raises(StoreError, match="impossible length"):
-        sum_lists([bytes(16), b"\1" * size], RATE)
+        sum_lists([bytes(20), b"\1" * size], RATE)
+    with pytest.raises(StoreError, match="impossible length"):
+        sum_for_requests([bytes(20), b"\1" * size], RATE, 0)
 
 
-entries = st.one_of(
-    st.tuples(
-        st.integers(RESERVED_IDS, RESERVED_IDS + 6) | ids,
-        st.floats(2**-20, 1000, width=32),
-        st.integers(1_600_000_000, 1_800_000_000) | st.integers(0, 2**32 - 1),
-    ),
-    st.tuples(st.sampled_from([COUNT_SESSIONS, COUNT_EVENTS]), st.integers(1, 2**40)),
+counts = st.floats(2**-20, 1000, width=32)
+entries = st.tuples(
+    st.integers(RESERVED_IDS, RESERVED_IDS + 6) | ids,
+    counts | st.just(0.0),
+    counts,
+    st.integers(1_600_000_000, 1_800_000_000) | st.integers(0, 2**32 - 1),
 )
 logs = st.lists(st.none() | st.lists(entries, max_size=30), max_size=4)
-Entry = tuple[int, float, int] | tuple[int, int]
+Entry = tuple[int, float, float, int]
+WORTH = 0.5
 
 
 def packed(log: list[Entry] | None) -> bytes | None:
     if log is None:
         return None
-    return b"".join(struct.pack("<QfI" if len(e) == 3 else "<QQ", *e) for e in log)
+    return b"".join(struct.pack("<QffI", *entry) for entry in log)
 
 
-def summed(log: list[Entry]) -> tuple[dict[int, tuple[float, int]], int, int]:
-    """Neighbour to (weight, latest time); sessions; events."""
-    parts: dict[int, list[tuple[float, int]]] = defaultdict(list)
-    counts = {COUNT_SESSIONS: 0, COUNT_EVENTS: 0}
-    for entry in log:
-        if len(entry) == 3:
-            parts[entry[0]].append(entry[1:])
-        else:
-            counts[entry[0]] += entry[1]
+def summed(log: list[Entry]) -> dict[int, tuple[float, float, int]]:
+    """Neighbour to (forward, backward, latest time)."""
+    parts: dict[int, list[tuple[float, float, int]]] = defaultdict(list)
+    for neighbour, *part in log:
+        parts[neighbour].append(tuple(part))  # type: ignore[arg-type]
     lists = {}
     for neighbour, some in parts.items():
-        latest = max(time for _, time in some)
-        lists[neighbour] = sum(w * math.exp(RATE * (t - latest)) for w, t in some), latest
-    return lists, counts[COUNT_SESSIONS], counts[COUNT_EVENTS]
+        latest = max(time for _, _, time in some)
+        left = [math.exp(RATE * (time - latest)) for _, _, time in some]
+        forward = sum(part[0] * x for part, x in zip(some, left, strict=True))
+        backward = sum(part[1] * x for part, x in zip(some, left, strict=True))
+        lists[neighbour] = forward, backward, latest
+    return lists
 
 
 @settings(max_examples=200, deadline=None)
@@ -169,54 +169,58 @@ def test_lists_sum_as_dicts_do(log: list[list[Entry] | None]) -> None:
     start = found.start.tolist()
     assert len(start) == len(log) + 1
     for place, entries in enumerate(log):
-        lists, sessions, events = summed(entries or [])
+        lists = summed(entries or [])
         mine = slice(start[place], start[place + 1])
         assert found.neighbour[mine].tolist() == sorted(lists)
-        assert found.weight[mine].tolist() == pytest.approx(
-            [lists[n][0] for n in sorted(lists)], rel=1e-6
-        )
-        assert found.time[mine].tolist() == [lists[n][1] for n in sorted(lists)]
-        assert (found.sessions[place], found.events[place]) == (sessions, events)
+        for part, counts in enumerate((found.forward, found.backward)):
+            assert counts[mine].tolist() == pytest.approx(
+                [lists[n][part] for n in sorted(lists)], rel=1e-6
+            )
+        assert found.time[mine].tolist() == [lists[n][2] for n in sorted(lists)]
 
 
 @settings(max_examples=200, deadline=None)
 @given(logs, st.integers(1, 5))
 def test_the_best_are_kept_and_packed_again(log: list[list[Entry] | None], most: int) -> None:
-    kept = sum_lists([packed(entries) for entries in log], RATE).keep_best(most, RATE)
+    kept = sum_lists([packed(entries) for entries in log], RATE).keep_best(most, RATE, WORTH)
     values = kept.pack()
     again = sum_lists(list(values), RATE)
     assert len(values) == len(log)
     for place, entries in enumerate(log):
-        lists, sessions, events = summed(entries or [])
+        lists = summed(entries or [])
         mine = slice(int(again.start[place]), int(again.start[place + 1]))
         neighbours = again.neighbour[mine].tolist()
-        assert len(values[place]) == 16 * (2 + len(neighbours))
+        assert len(values[place]) == 20 * len(neighbours)
         assert len(neighbours) == min(most, len(lists))
-        assert (again.sessions[place], again.events[place]) == (sessions, events)
-        assert again.weight[mine].tolist() == pytest.approx(
-            [lists[n][0] for n in neighbours], rel=1e-6
-        )
-        assert again.time[mine].tolist() == [lists[n][1] for n in neighbours]
+        for part, counts in enumerate((again.forward, again.backward)):
+            assert counts[mine].tolist() == pytest.approx(
+                [lists[n][part] for n in neighbours], rel=1e-6
+            )
+        assert again.time[mine].tolist() == [lists[n][2] for n in neighbours]
         # ln(weight) at one moment: the kept are no weaker than those that went.
-        strength = {n: math.log(w) + RATE * t for n, (w, t) in lists.items()}
+        strength = {n: math.log(f + WORTH * b) + RATE * t for n, (f, b, t) in lists.items()}
         gone = [strength[n] for n in lists if n not in neighbours]
         if gone:
             assert min(strength[n] for n in neighbours) >= max(gone) - 1e-9
 
 
-def test_entries_are_16_bytes() -> None:
-    assert ENTRY.itemsize == 16
+def test_entries_and_statistics_byte_by_byte() -> None:
+    assert ENTRY.itemsize == 20
     increments = Increments(
         np.array([20, 21], np.uint64),
         np.array([30, 31], np.uint64),
         np.array([0.5, 2], np.float32),
+        np.array([0, 0.25], np.float32),
         np.array([7, 2**32 - 1], np.uint32),
     )
     assert neighbour_entries(increments).tobytes() == struct.pack(
-        "<QfIQfI", 30, 0.5, 7, 31, 2, 2**32 - 1
+        "<QffIQffI", 30, 0.5, 0, 7, 31, 2, 0.25, 2**32 - 1
     )
-    counts = count_entries(COUNT_EVENTS, np.array([1, 2**40]))
-    assert counts.tobytes() == struct.pack("<QQQQ", COUNT_EVENTS, 1, COUNT_EVENTS, 2**40)
+    assert STATISTICS.itemsize == 16
+    found = unpack_statistics([None, struct.pack("<IIfI", 1, 2, 0.5, 7), b""])
+    assert found.tolist() == [(0, 0, 0, 0), (1, 2, 0.5, 7), (0, 0, 0, 0)]
+    with pytest.raises(StoreError, match="impossible length"):
+        unpack_statistics([bytes(15)])
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 90)), max_size=40))
@@ -224,17 +228,17 @@ def test_the_quick_ways_of_requests_say_the_same(rows: list[tuple[int, int, int]
     rate, moment = 0.01, 1_000_100
     logs: list[bytes | None] = [None] * 4
     for item, neighbour, seconds in rows:
-        if neighbour < 2:
-            entry = struct.pack("<QQ", neighbour + 1, seconds)
-        else:
-            entry = struct.pack("<QfI", 100 + neighbour, 0.5 + neighbour, 1_000_000 + seconds)
+        entry = struct.pack(
+            "<QffI", 100 + neighbour, 0.5 + neighbour, seconds % 3, 1_000_000 + seconds
+        )
         logs[item] = (logs[item] or b"") + entry
     slow = sum_lists(logs, rate)
-    start, neighbours, weight, sessions = sum_strengths(logs, rate, moment)
-    assert start.tolist() == slow.start.tolist()
-    assert neighbours.tolist() == slow.neighbour.tolist()
-    assert sessions.tolist() == slow.sessions.tolist()
-    assert weight == pytest.approx(slow.weight * np.exp(rate * (slow.time - moment)))
+    quick = sum_for_requests(logs, rate, moment)
+    assert quick.start == slow.start.tolist()
+    assert quick.neighbour.tolist() == slow.neighbour.tolist()
+    left = np.exp(rate * (slow.time - moment))
+    assert quick.forward == pytest.approx(slow.forward * left, rel=1e-6)
+    assert quick.backward == pytest.approx(slow.backward * left, rel=1e-6)
 
 
 def test_one_session_is_unpacked_as_many_are() -> None:

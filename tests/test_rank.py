@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.settings import RankSettings, Settings, load_settings
+from config.settings import Settings, load_settings
 from processors.repeats import CELLS, cell_of, repeat_prior
-from serving.rank import Knowledge, Neighbours, Ranked, Ranker, session_items
+from serving.candidates import (
+    NOTHING,
+    Lists,
+    Neighbours,
+    Popularity,
+    Ranked,
+    SessionItems,
+    session_items,
+)
+from serving.rank import Knowledge, Ranker
+from serving.rank import ranked as best
+from streams.columns import F64, I64
 from tests import oracle
 from tests.test_fold import number
 
@@ -32,6 +43,36 @@ class Names:
         return np.array([self.index[name] for name in names], np.int64)
 
 
+def asked(
+    ranker: Ranker,
+    items: SessionItems,
+    own: I64,
+    known: dict[int, tuple[Neighbours, int]],
+    knowledge: Knowledge,
+    n: int,
+    excluded: I64 | None = None,
+) -> Ranked:
+    """Walk the steps of an answer; `known` are neighbours of small ints, and sessions with them."""
+    steps = ranker.ask(items, own, knowledge, excluded, weighed=False)
+    wanted = next(steps)
+    try:
+        while True:
+            found = [known.get(one, (NOTHING, 0)) for one in wanted.index.tolist()]
+            if isinstance(wanted, Lists):
+                wanted = steps.send([near for near, _ in found])
+            else:
+                sessions = np.array([count for _, count in found], np.float64)
+                wanted = steps.send(Popularity(sessions, np.zeros(len(found))))
+    except StopIteration as done:
+        return best(done.value.query, None, n)
+
+
+def neighbours(index: I64, weight: F64, power: float) -> Neighbours:
+    """Neighbours with forward counts alone."""
+    weight32 = weight.astype(np.float32)
+    return Neighbours(index, weight32, np.zeros(len(index), np.float32), weight**power)
+
+
 def ranked(
     ranker: Ranker,
     rules: Settings,
@@ -49,18 +90,20 @@ def ranked(
     items = session_items(hashes, len(session), rules.rank.session_items)
     back = {value: name for name, value in names.hash.items()}
     own = [back[value] for value in items.item.tolist()]
-    lists = [
-        Neighbours(
-            names.ints(list(weights.get(item, {}))),
-            np.array(list(weights.get(item, {}).values())) ** rules.rank.count_power,
-            sessions_with[item],
+    known = {
+        names.index[item]: (
+            neighbours(
+                names.ints(list(weights.get(item, {}))),
+                np.array(list(weights.get(item, {}).values()), np.float64),
+                rules.rank.count_power,
+            ),
+            count,
         )
-        if item in sessions_with
-        else None
-        for item in own
-    ]
+        for item, count in sessions_with.items()
+    }
     out = names.ints(excluded) if excluded is not None else None
-    return ranker.rank(items, names.ints(own), lists, Knowledge(sessions, prior), n, out)
+    knowledge = Knowledge(sessions, 0, prior)
+    return asked(ranker, items, names.ints(own), known, knowledge, n, out)
 
 
 def expected_order(names: Names, scores: dict[str, float], n: int) -> list[tuple[int, float]]:
@@ -78,6 +121,7 @@ def test_random_sessions_rank_as_the_formula_says(seed: int) -> None:
             "distance_decay": random.choice([0.3, 0.6, 1.0]),
             "count_power": random.choice([0.5, 1.0]),
             "idf_power": random.choice([0.0, 1.0, 3.0]),
+            "widen_below": 0,
         }
     )
     items = [f"i{n}" for n in range(random.choice([3, 12, 60]))]
@@ -121,7 +165,7 @@ def test_random_sessions_rank_as_the_formula_says(seed: int) -> None:
 
 
 def small() -> tuple[Ranker, Names, Settings]:
-    rules = load_settings()
+    rules = load_settings(rank={"widen_below": 0})
     names = Names(Random(1), list("abcd"))
     names.index.update(a=0, b=1, c=2, d=3)
     return Ranker(rules.rank), names, rules
@@ -194,10 +238,10 @@ def test_what_is_excluded_still_counts_for_the_scale() -> None:
 
 
 def test_an_item_beyond_the_array_makes_it_grow() -> None:
-    ranker = Ranker(RankSettings())
+    ranker, _, _ = small()
     items = session_items(np.array([77], np.uint64), 1, 15)
-    far = Neighbours(np.array([5, 1_000_000]), np.array([1.0, 3.0]), 1)
-    found = ranker.rank(items, np.array([9]), [far], Knowledge(1, NO_PRIOR), 2)
+    far = neighbours(np.array([5, 1_000_000]), np.array([1.0, 3.0]), 1)
+    found = asked(ranker, items, np.array([9]), {9: (far, 1)}, Knowledge(1, 0, NO_PRIOR), 2)
     assert found.index.tolist() == [1_000_000, 5]
     assert found.score.tolist() == [0.75, 0.25]
 

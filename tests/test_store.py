@@ -19,11 +19,12 @@ from processors.cooccurrence import decay_rate
 from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
 from processors.popularity import GRANULARITIES, WINDOWS
 from processors.repeats import CELLS
+from serving.candidates import NOTHING
 from serving.recommend import Choice, Recommender
 from store.commit import CatalogueEntry, Marks, Outcome, Target
 from store.connect import connect
 from store.keys import Keys, id_bytes
-from store.layout import sum_lists
+from store.layout import sum_lists, unpack_statistics
 from store.reader import StoreReader
 from store.scripts import Scripts
 from store.writer import StoreWriter
@@ -32,6 +33,7 @@ from tests.oracle import Click, Oracle, columns_of, random_log, rank
 from tests.test_fold import number, rows_of
 
 TOPIC = "log"
+LIST_700 = b"n" + struct.pack("<Q", 700)
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ async def commit(writer: StoreWriter, settings: Settings, log: list[Click]) -> F
         target, marks, items, total_deltas(folded, everything), names
     )
     assert not outcome.refused
-    if len(outcome.long_lists):
+    if outcome.long_lists:
         await writer.compact(outcome.long_lists)
     stored = await writer.commit_users(target, marks, folded.sessions)
     assert not stored.refused
@@ -86,29 +88,38 @@ async def assert_store_is(
         prefix = next(p for p in prefixes if key.startswith(p))
         rest = key[len(prefix) :]
         found.setdefault(rest[:1], []).append((key, rest[1:]))
-    assert set(found) <= set(b"%c" % letter for letter in b"nprswtoh")
+    assert set(found) <= set(b"%c" % letter for letter in b"nbxprswtohm")
     assert len(found.get(b"s", [])) == len(users)
 
-    stored = {int.from_bytes(name, "little"): key for key, name in found.get(b"n", [])}
-    assert set(stored) == {hash_id(item) for item in oracle.events_of}
-    values: Any = await redis.mget(list(stored.values()))
-    lists = sum_lists(values, decay_rate(_half_life(settings)))
     at = oracle.latest + 5.0
     rate = decay_rate(_half_life(settings))
-    weights, sessions, events = {}, {}, {}
-    for place, item in enumerate(stored):
-        sessions[item] = int(lists.sessions[place])
-        events[item] = int(lists.events[place])
-        for k in range(int(lists.start[place]), int(lists.start[place + 1])):
-            decay = np.exp(-rate * (at - int(lists.time[k])))
-            weights[item, int(lists.neighbour[k])] = float(lists.weight[k] * decay)
-    assert events == {hash_id(item): n for item, n in oracle.events_of.items()}
-    assert {i: n for i, n in sessions.items() if n} == {
+    counts = {}
+    for kind, letter in (("viewed", b"n"), ("bought", b"b")):
+        stored = {int.from_bytes(name, "little"): key for key, name in found.get(letter, [])}
+        values: Any = await redis.mget(list(stored.values())) if stored else []
+        lists = sum_lists(values, rate)
+        for place, item in enumerate(stored):
+            for k in range(int(lists.start[place]), int(lists.start[place + 1])):
+                decay = np.exp(-rate * (at - int(lists.time[k])))
+                pair = kind, item, int(lists.neighbour[k])
+                counts[*pair, "forward"] = float(lists.forward[k] * decay)
+                counts[*pair, "backward"] = float(lists.backward[k] * decay)
+    assert counts == pytest.approx(oracle.all_counts(at), rel=1e-4)
+    stored = {int.from_bytes(name, "little"): key for key, name in found.get(b"x", [])}
+    values = await redis.mget(list(stored.values()))
+    statistics = dict(zip(stored, unpack_statistics(values), strict=True))
+    assert {i: int(s["events"]) for i, s in statistics.items()} == {
+        hash_id(item): n for item, n in oracle.events_of.items()
+    }
+    assert {i: int(s["sessions"]) for i, s in statistics.items() if s["sessions"]} == {
         hash_id(item): n for item, n in oracle.sessions_with.items()
     }
-    assert weights == pytest.approx(
-        {(hash_id(a), hash_id(b)): oracle.weight(a, b, at) for a, b in list(oracle.parts)},
-        rel=1e-4,
+    recent = {
+        i: float(s["recent"] * np.exp(-20 * rate * (at - int(s["recent_at"]))))
+        for i, s in statistics.items()
+    }
+    assert recent == pytest.approx(
+        {hash_id(item): oracle.recent(item, at) for item in oracle.events_of}, rel=1e-4
     )
 
     trend = {}
@@ -210,6 +221,7 @@ async def assert_reader_is(oracle: Oracle, redis: Redis, settings: Settings) -> 
             if g == granularity and bucket in buckets:
                 sums[hash_id(name)] = sums.get(hash_id(name), 0) + weight
         trending = await reader.trending(window)
+        assert trending.category == [None] * len(trending.item)
         told = list(zip(trending.item.tolist(), trending.weight.tolist(), strict=True))
         assert told == sorted(sums.items(), key=lambda row: (-row[1], row[0]))
 
@@ -219,7 +231,11 @@ async def test_nothing_is_known_of_an_empty_store(settings: Settings, redis: Red
     assert await reader.totals() == {}
     assert (await reader.knowledge()).sessions == 0
     assert len((await reader.history(hash_id("u"))).item) == 0
-    assert await reader.neighbours(hashes(["a", "b"])) == [None, None]
+    assert await reader.neighbours(hashes(["a", "b"])) == [NOTHING, NOTHING]
+    popularity = await reader.popularity(reader.interner.index(hashes(["a", "b"])))
+    assert (popularity.sessions.tolist(), popularity.recent.tolist()) == ([0, 0], [0, 0])
+    assert (await reader.knowledge()).model is None
+    assert len((await reader.bought(hash_id("a"))).index) == 0
     assert await reader.neighbours(hashes([])) == []
     assert [t.item_id for t in await reader.texts(hashes(["a"]))] == [""]
     for window in WINDOWS:
@@ -311,21 +327,22 @@ async def test_compaction_keeps_sums_and_the_heaviest(settings: Settings, redis:
     settings = small_lists(settings)
     writer = StoreWriter(redis, settings)
     key = Keys(settings.store).neighbours(np.array([700], np.uint64))[0]
-    log = [struct.pack("<QQ", 1, 3), struct.pack("<QQ", 2, 9)]
+    log = []
     for neighbour in range(100, 130):
         for n in range(3):
-            log.append(struct.pack("<QfI", neighbour, neighbour - 99, 1_700_000_000 - n))
+            both = neighbour - 99, (neighbour % 2) / 4
+            log.append(struct.pack("<QffI", neighbour, *both, 1_700_000_000 - n))
     Random(1).shuffle(log)
     await redis.set(key, b"".join(log))
     before = sum_lists([b"".join(log)], decay_rate(30))
-    assert await writer.compact(np.array([700], np.uint64)) == 1
+    assert await writer.compact([LIST_700]) == 1
     value: Any = await redis.get(key)
     after = sum_lists([value], decay_rate(30))
-    assert len(value or b"") == 16 * 12
+    assert len(value or b"") == 20 * 10
     assert after.neighbour.tolist() == list(range(120, 130))
-    assert after.weight.tolist() == pytest.approx(before.weight.tolist()[-10:], rel=1e-6)
-    assert (after.sessions[0], after.events[0]) == (3, 9)
-    assert await writer.compact(np.array([700, 701], np.uint64)) == 1
+    assert after.forward.tolist() == pytest.approx(before.forward.tolist()[-10:], rel=1e-6)
+    assert after.backward.tolist() == pytest.approx(before.backward.tolist()[-10:], rel=1e-6)
+    assert await writer.compact([LIST_700, b"n" + struct.pack("<Q", 701)]) == 1
     assert await redis.get(key) == value
     assert await redis.exists(*Keys(settings.store).neighbours(np.array([701], np.uint64))) == 0
 
@@ -333,7 +350,7 @@ async def test_compaction_keeps_sums_and_the_heaviest(settings: Settings, redis:
 async def test_compaction_replaces_only_what_it_read(settings: Settings, redis: Redis) -> None:
     scripts = Scripts(redis)
     key = Keys(settings.store).neighbours(np.array([700], np.uint64))[0]
-    one, two, three = (struct.pack("<QfI", 100 + n, 1.0, 1_700_000_000) for n in range(3))
+    one, two, three = (struct.pack("<QffI", 100 + n, 1.0, 0.0, 1_700_000_000) for n in range(3))
 
     async def replace(old: bytes, new: bytes) -> int:
         digest = hashlib.sha1(old, usedforsecurity=False).hexdigest()
@@ -359,7 +376,7 @@ async def test_an_append_between_reading_and_replacing_stays(
     settings = small_lists(settings)
     writer = StoreWriter(redis, settings)
     key = Keys(settings.store).neighbours(np.array([700], np.uint64))[0]
-    entry = struct.pack("<QfI", 100, 1.0, 1_700_000_000)
+    entry = struct.pack("<QffI", 100, 1.0, 0.5, 1_700_000_000)
     await redis.set(key, entry * 30)
     send = Scripts.call
 
@@ -368,10 +385,10 @@ async def test_an_append_between_reading_and_replacing_stays(
         return await send(self, calls)
 
     monkeypatch.setattr(Scripts, "call", late)
-    assert await writer.compact(np.array([700], np.uint64)) == 1
+    assert await writer.compact([LIST_700]) == 1
     value: Any = await redis.get(key)
     found = sum_lists([value], decay_rate(30))
-    assert found.weight.tolist() == [31.0]
+    assert (found.forward.tolist(), found.backward.tolist()) == ([31.0], [15.5])
 
 
 async def test_names_and_catalogue(settings: Settings, redis: Redis) -> None:
@@ -436,7 +453,7 @@ async def test_lists_are_read_again_once_they_are_old(settings: Settings, redis:
         log = [Click(2 * n + k, f"u{n}", f"i{k}", "view", 10**12) for k in range(2)]
         await commit(writer, settings, log)
         counts = [(await r.neighbours(hashes(["i0"])))[0] for r in (fresh, cached)]
-        assert [known.sessions for known in counts if known] == [n + 1, 1]
+        assert [known.forward[0] / 2**-0.3 for known in counts] == pytest.approx([n + 1, 1])
 
 
 async def test_many_requests_at_once_read_each_key_once_and_right(
@@ -452,10 +469,20 @@ async def test_many_requests_at_once_read_each_key_once_and_right(
     wanted = [np.array([hash_id(f"i{n % 9}"), hash_id("i0")], np.uint64) for n in range(60)]
     await reader.neighbours(wanted[0])
     answers = await asyncio.gather(*(reader.neighbours(items) for items in wanted))
-    sessions = Oracle(settings).learn(log).sessions_with
+    oracle = Oracle(settings).learn(log)
     for n, answer in enumerate(answers):
-        found = [known.sessions for known in answer if known is not None]
-        assert found == [sessions[f"i{n % 9}"], sessions["i0"]]
+        for item, known in zip((f"i{n % 9}", "i0"), answer, strict=True):
+            found = dict(
+                zip(reader.interner.ids(known.index).tolist(), known.strength, strict=True)
+            )
+            assert found == pytest.approx(
+                {
+                    hash_id(b): oracle.weight(a, b, oracle.latest) ** settings.rank.count_power
+                    for a, b in list(oracle.parts)
+                    if a == item
+                },
+                rel=1e-5,
+            )
 
 
 def test_keys_name_their_shard(settings: Settings) -> None:
