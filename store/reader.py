@@ -25,6 +25,7 @@ from processors.session import SessionTable
 from serving.candidates import NOTHING, Neighbours, Popularity
 from serving.model import Model
 from serving.rank import Knowledge
+from store.exposures import NewItems, read_new_items
 from store.keys import Keys
 from store.layout import (
     ItemLists,
@@ -37,7 +38,7 @@ from store.shared import Refreshed, Together
 from store.statistics import Statistics
 from store.taught import unpack_taught
 from streams.columns import F64, I64, U64
-from streams.item import category_of
+from streams.item import category_of, id_of
 
 __all__ = ["Interner", "ItemText", "StoreReader", "Trending"]
 
@@ -123,6 +124,9 @@ class StoreReader:
         # All weights are decayed to one moment, close enough to now.
         self._moment: int | None = None
         self._known = Refreshed(self._read_known, _SLOW_SECONDS)
+        self._new = Refreshed(
+            partial(read_new_items, redis, self._keys, settings.explore.exposures), _SLOW_SECONDS
+        )
         self._trending = {
             window: Refreshed(partial(self._read_trending, window), _SLOW_SECONDS)
             for window in WINDOWS
@@ -183,6 +187,10 @@ class StoreReader:
             if name is not None:
                 self._names[item] = name.decode()
         entries = values[len(unnamed) :]
+        for item, entry in zip(wanted, entries, strict=True):
+            # Of an item without events, only its entry knows the name.
+            if entry is not None and item not in self._names:
+                self._names[item] = id_of(entry)
         return [
             ItemText(self._names.get(item, ""), entry)
             for item, entry in zip(wanted, entries, strict=True)
@@ -194,6 +202,10 @@ class StoreReader:
         The window ends with the latest event, so a quiet shop still shows its last busy hour.
         """
         return await self._trending[window].get()
+
+    async def new_items(self) -> NewItems:
+        """Items that may be shown to be tried, at most two seconds old."""
+        return await self._new.get()
 
     async def categories(self, items: U64) -> set[str]:
         """Categories of items, where the catalogue knows them."""

@@ -14,7 +14,13 @@ __all__ = ["Call", "Scripts"]
 
 Call = tuple[str, list[bytes], list[bytes | str | int]]
 """Name of a script, its keys, its arguments."""
-_FENCED = ("commit_items", "commit_users", "commit_totals", "commit_catalogue")
+_FENCED = (
+    "commit_items",
+    "commit_users",
+    "commit_totals",
+    "commit_catalogue",
+    "commit_exposures",
+)
 _PLAIN = ("compact", "leave_pass")
 
 

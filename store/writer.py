@@ -66,6 +66,7 @@ class StoreWriter:
             settings.store.compact_factor * settings.store.neighbours * ENTRY.itemsize
         )
         self._user_seconds = settings.store.user_days * _DAY
+        self._proven = settings.explore.events
 
     def shard_of(self, ids: U64) -> I64:
         """Shard numbers of items, or of users."""
@@ -175,7 +176,8 @@ class StoreWriter:
         """Set or delete catalogue entries, the last one of an item counting.
 
         Unlike increments, they may reach back behind a shard's mark: setting an entry to what it
-        is by the end of the batch is right however much of the batch the shard contains.
+        is by the end of the batch is right however much of the batch the shard contains. An item
+        that few events are known of becomes a new one (`exposures.py`).
         """
         keys = self._keys
         final = {entry.item: entry.value or b"" for entry in entries}
@@ -193,6 +195,7 @@ class StoreWriter:
                         np.array(mine, "<u8").tobytes(),
                         np.array([len(final[item]) for item in mine], "<u4").tobytes(),
                         b"".join(final[item] for item in mine),
+                        self._proven,
                     ],
                 )
             )
@@ -250,6 +253,7 @@ class StoreWriter:
                         b"".join(texts),
                         counts[counts_shard == s].tobytes(),
                         repr(RECENT * self._rate),
+                        self._proven,
                         trend[trend_shard == s].tobytes(),
                         *(g.keep_seconds for g in GRANULARITIES),
                     ],

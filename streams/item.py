@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-__all__ = ["CatalogueItem", "category_of"]
+__all__ = ["CatalogueItem", "category_of", "id_of"]
 
 
 class CatalogueItem(Struct, frozen=True, omit_defaults=True):
@@ -22,6 +22,11 @@ class _Attributes(Struct):
     attributes: dict[str, str | float | bool | list[str] | None] = {}
 
 
+class _Id(Struct):
+    item_id: str
+
+
+_id_decoder = msgspec.json.Decoder(_Id)
 _decoder = msgspec.json.Decoder(_Attributes)
 
 
@@ -33,3 +38,8 @@ def category_of(entry: bytes | None, attribute: str) -> str | None:
     if isinstance(value, list):
         value = value[0] if value else None
     return value if isinstance(value, str) else None
+
+
+def id_of(entry: bytes) -> str:
+    """The item's id in a catalogue entry (JSON)."""
+    return _id_decoder.decode(entry).item_id

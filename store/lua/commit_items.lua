@@ -6,8 +6,9 @@
 -- ARGV[7]  hashes of items to be named; ARGV[8] lengths of the names, u32; ARGV[9] the names
 -- ARGV[10] statistics to add: item hash, sessions u32, events u32, recent events f32, time u32
 -- ARGV[11] rate at which recent events decay, per second
--- ARGV[12] trending rows: granularity u8, bucket u32, item hash, weight f64
--- ARGV[13…] seconds that buckets of each granularity are kept
+-- ARGV[12] an item with so many events is new no more
+-- ARGV[13] trending rows: granularity u8, bucket u32, item hash, weight f64
+-- ARGV[14…] seconds that buckets of each granularity are kept
 -- Reply: {outcome, offset, name of a list to compact, …}
 local prefix = KEYS[2]
 local reply = {APPLIED, last}
@@ -28,14 +29,15 @@ for i = 0, #named / 8 - 1 do
              string.sub(names, at, at + size - 1))
   at = at + size
 end
-local counts, rate = ARGV[10], tonumber(ARGV[11])
+local counts, rate, proven = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12])
 for pos = 1, #counts, 24 do
   local item, sessions, events, recent, time = struct.unpack('<c8I4I4fI4', counts, pos)
   local key = prefix .. 'x' .. item
   local known = redis.call('GET', key)
+  local before = 0
   if known then
     local s, e, r, t = struct.unpack('<I4I4fI4', known)
-    sessions, events = sessions + s, events + e
+    before, sessions, events = e, sessions + s, events + e
     if t > time then
       recent, time = r + recent * math.exp(rate * (time - t)), t
     else
@@ -43,13 +45,14 @@ for pos = 1, #counts, 24 do
     end
   end
   redis.call('SET', key, struct.pack('<I4I4fI4', sessions, events, recent, time))
+  if before < proven and events >= proven then redis.call('ZREM', prefix .. 'f', item) end
 end
-local rows = ARGV[12]
+local rows = ARGV[13]
 local touched = {}
 for pos = 1, #rows, 21 do
   local granularity, bucket, item, weight = struct.unpack('<BI4c8d', rows, pos)
   local key = prefix .. 'r' .. granularity .. ':' .. bucket
-  touched[key] = ARGV[13 + granularity]
+  touched[key] = ARGV[14 + granularity]
   redis.call('ZINCRBY', key, weight, item)
 end
 for key, seconds in pairs(touched) do redis.call('EXPIRE', key, seconds) end
