@@ -173,7 +173,7 @@ class Ledger:
         if self._random.random() < 0.4:
             return None
         await self._turns.wait()
-        known = await self._redis.get(self._key) or b""
+        known: Any = await self._redis.get(self._key) or b""
         # Another worker's turn may come between reading and committing.
         await self._turns.wait()
         self._open = True
@@ -317,7 +317,7 @@ class Model:
 
     async def _compare_lessons(self, clicks: list[Click]) -> None:
         """No event was learned from twice; and some were."""
-        ledger = await self.redis.get(Keys(self.settings.store).stats + b"m") or b""
+        ledger: Any = await self.redis.get(Keys(self.settings.store).stats + b"m") or b""
         learned = list(struct.iter_unpack("<QQ", ledger[8:]))
         self.counts["learned"] += len(learned)
         assert len(learned) == len(set(learned)), "an event was learned from twice"
