@@ -20,9 +20,11 @@ __all__ = [
     "LEARNED_FROM",
     "LESSONS_LOST",
     "LOG_GAP",
+    "NEW_ITEMS",
     "RANKINGS",
     "RECIPROCAL",
     "REJECTED",
+    "SHOWN_APPLIED",
     "VISIBLE",
     "count_lesson",
 ]
@@ -51,6 +53,16 @@ CONFLICTS = Counter(
 LOG_GAP = Counter(
     "headwater_log_gap_records_total",
     "Records that the log had lost before they were read.",
+)
+SHOWN_APPLIED = Counter(
+    "headwater_recommendations_applied_total",
+    "Records of what was shown whose exposures were counted and committed.",
+)
+NEW_ITEMS = Gauge(
+    "headwater_new_items",
+    "Items of the catalogue that may be shown to be tried.",
+    # Every worker tells the same.
+    multiprocess_mode="mostrecent",
 )
 
 RANKINGS = ("rule", "learned", "served")

@@ -8,6 +8,7 @@ order makes it read the partition again from where the store is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import faust
@@ -20,10 +21,12 @@ from config.settings import Settings
 from processors import metrics
 from processors.apply import EventApplier, ReadAgain
 from processors.catalogue import CatalogueApplier
+from processors.exposure import ExposureApplier
 from processors.lanes import Lanes
 from processors.learner import Learner
 from serving.recommend import Recommender
 from store.connect import connect
+from store.exposures import ExposureWriter
 from store.reader import StoreReader
 from store.writer import StoreWriter
 from streams.dead import DeadLetters
@@ -70,18 +73,21 @@ def make_app(settings: Settings) -> faust.App:
     learner = Learner(Recommender(reader, settings), reader, settings, settings.learn.per_second)
     events = EventApplier(settings, writer, dead, learner)
     catalogue = CatalogueApplier(writer, dead)
-
-    def applier(topic: str) -> EventApplier | CatalogueApplier:
-        return events if topic == kafka.events_topic else catalogue
+    exposures = ExposureApplier(ExposureWriter(redis, settings), dead)
+    appliers: dict[str, EventApplier | CatalogueApplier | ExposureApplier] = {
+        kafka.events_topic: events,
+        kafka.items_topic: catalogue,
+        kafka.recommendations_topic: exposures,
+    }
 
     async def position(topic: str, partition: int) -> int:
-        return await applier(topic).position(topic, partition)
+        return await appliers[topic].position(topic, partition)
 
     app.transport = BatchTransport(broker, app, loop=None)
     app.transport.positions = position
 
     async def apply_events(batch: RecordBatch) -> None:
-        await _apply_events(app.consumer, events, batch)
+        await _apply(app.consumer, events, batch)
 
     def failed(error: BaseException) -> None:
         log.error("a batch cannot be applied", exc_info=error)
@@ -101,17 +107,27 @@ def make_app(settings: Settings) -> faust.App:
             offset = await catalogue.apply(batch)
             app.consumer.applied(batch.topic, batch.partition, offset)
 
+    @app.agent(app.topic(kafka.recommendations_topic, value_serializer="raw", key_serializer="raw"))
+    async def count_exposures(stream: Any) -> None:
+        async for batch in stream:
+            await _apply(app.consumer, exposures, batch)
+
     @app.timer(_LAG_SECONDS)
     async def report_lag() -> None:
         for topic, partition, lag in app.consumer.lag():
             metrics.LAG.labels(topic, str(partition)).set(lag)
 
     @app.timer(_CHECK_SECONDS)
+    async def report_new_items() -> None:
+        with contextlib.suppress(RedisError):
+            metrics.NEW_ITEMS.set((await reader.new_items()).count)
+
+    @app.timer(_CHECK_SECONDS)
     async def find_lost_state() -> None:
         """A Redis that came back without its end is behind what was applied: read again."""
         for topic, partition, applied in app.consumer.contained():
             try:
-                lost = await applier(topic).contained(topic, partition) < applied
+                lost = await appliers[topic].contained(topic, partition) < applied
             except RedisError:
                 return  # the next batch waits for Redis anyway
             if lost:
@@ -134,8 +150,10 @@ def make_app(settings: Settings) -> faust.App:
     return app
 
 
-async def _apply_events(consumer: BatchConsumer, events: EventApplier, batch: RecordBatch) -> None:
-    result = await events.apply(batch)
+async def _apply(
+    consumer: BatchConsumer, applier: EventApplier | ExposureApplier, batch: RecordBatch
+) -> None:
+    result = await applier.apply(batch)
     if isinstance(result, ReadAgain):
         log.warning(
             "reading again",

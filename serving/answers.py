@@ -2,6 +2,8 @@
 
     {"recommendation_id": …, "items": [{"item_id", "title"?, "score"}, …], "degraded": false}
 
+The last item may have `"explored": true`: a new one, there to be tried (`exploration.py`).
+
 Where a request asked why, each item also has
 
     "explanation": {"contributions": [{"item_id", "title"?, "co_occurrence", "repeat"}, …],
@@ -28,6 +30,7 @@ import orjson
 from processors.popularity import WINDOWS
 from serving import metrics
 from serving.explain import Explanation
+from serving.exploration import Exposures
 from serving.outage import Outage, StoreDown
 from serving.recommend import Choice, Recommender, Relation, Scored
 from store.reader import ItemText, StoreReader
@@ -62,10 +65,17 @@ def title_of(text: ItemText) -> str:
 class Answers:
     """Encodes what a recommender finds; keeps the last good trending for when it finds nothing."""
 
-    def __init__(self, reader: StoreReader, recommender: Recommender, outage: Outage) -> None:
+    def __init__(
+        self,
+        reader: StoreReader,
+        recommender: Recommender,
+        outage: Outage,
+        exposures: Exposures,
+    ) -> None:
         self._reader = reader
         self._recommender = recommender
         self._outage = outage
+        self._exposures = exposures
         self._shown: dict[int, tuple[float, bytes]] = {}
         self._read_together = Together(self._read_pieces)
         self._last_good: dict[str, tuple[Scored, Pieces]] = {}
@@ -73,10 +83,13 @@ class Answers:
         self._prefix = secrets.token_hex(5)
         self._numbers = itertools.count()
 
-    async def recommend(self, choice: Choice) -> bytes:
-        """For a user or a session. Raises StoreDown when there is nothing to fall back to."""
+    async def recommend(self, choice: Choice, user_id: str | None = None) -> bytes:
+        """For a user or a session. Raises StoreDown when there is nothing to fall back to.
+
+        `user_id` is what `choice.user` is the hash of.
+        """
         return await self._answer(
-            lambda: self._recommender.recommend(choice), choice.n, _ANYONE, choice.exclude
+            lambda: self._recommender.recommend(choice), choice.n, _ANYONE, choice.exclude, user_id
         )
 
     async def similar(self, item: int, n: int, relation: Relation) -> bytes:
@@ -94,7 +107,7 @@ class Answers:
         """Read what everybody is shown while the store is down. Raises StoreDown."""
 
         async def read() -> None:
-            found = await self._recommender.recommend(Choice(MOST))
+            found = await self._recommender.best(Choice(MOST))
             if len(found.item):
                 self._last_good[_ANYONE] = found, await self._pieces(found.item)
 
@@ -105,14 +118,25 @@ class Answers:
         self._last_good[window] = found, await self._pieces(found.item)
         return Scored(found.item[:n], found.score[:n])
 
-    async def _answer(self, find: Find, n: int, kept: str, left_out: U64 | None) -> bytes:
+    async def _answer(
+        self,
+        find: Find,
+        n: int,
+        kept: str,
+        left_out: U64 | None,
+        user_id: str | None = None,
+    ) -> bytes:
+        answer_id = f"{self._prefix}{next(self._numbers):x}"
         try:
             found, pieces = await self._outage.ask(self._read, find)
         except StoreDown as down:
             found, pieces = self._kept(kept, n, left_out, down)
             metrics.DEGRADED.labels(down.cause).inc()
-            return self._encode(found, pieces, b"true")
-        return self._encode(found, pieces, b"false")
+            return _encode(answer_id, found, pieces, b"true")
+        if found.explored is not None and (piece := pieces.get(int(found.item[-1]))):
+            item_id = orjson.loads(piece.removesuffix(b"," + _SCORE) + b"}")["item_id"]
+            self._exposures.tell(answer_id, user_id, item_id, found.explored)
+        return _encode(answer_id, found, pieces, b"false")
 
     async def _read(self, find: Find) -> tuple[Scored, Pieces]:
         found = await find()
@@ -163,22 +187,24 @@ class Answers:
         )
         return pieces
 
-    def _encode(self, found: Scored, pieces: Pieces, degraded: bytes) -> bytes:
-        scores = zip(found.item.tolist(), found.score.tolist(), strict=True)
-        if found.why is None:
-            items = [b"%b%.9g}" % (pieces[item], s) for item, s in scores if item in pieces]
-        else:
-            items = [
-                b"%b%.9g,%b}" % (pieces[item], score, _explanation(why, pieces))
-                for (item, score), why in zip(scores, found.why, strict=True)
-                if item in pieces
-            ]
-        return b'{"recommendation_id":"%b%x","items":[%b],"degraded":%b}' % (
-            self._prefix.encode(),
-            next(self._numbers),
-            b",".join(items),
-            degraded,
-        )
+
+def _encode(answer_id: str, found: Scored, pieces: Pieces, degraded: bytes) -> bytes:
+    scores = zip(found.item.tolist(), found.score.tolist(), strict=True)
+    if found.why is None:
+        items = [b"%b%.9g}" % (pieces[item], s) for item, s in scores if item in pieces]
+    else:
+        items = [
+            b"%b%.9g,%b}" % (pieces[item], score, _explanation(why, pieces))
+            for (item, score), why in zip(scores, found.why, strict=True)
+            if item in pieces
+        ]
+    if found.explored is not None and int(found.item[-1]) in pieces:
+        items[-1] = items[-1][:-1] + b',"explored":true}'
+    return b'{"recommendation_id":"%b","items":[%b],"degraded":%b}' % (
+        answer_id.encode(),
+        b",".join(items),
+        degraded,
+    )
 
 
 def _piece(text: ItemText) -> bytes:

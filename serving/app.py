@@ -26,6 +26,7 @@ from serving import (
 from serving.answers import Answers
 from serving.bodies import BatchBody, Decoder, ItemBody, RecommendBody
 from serving.context import CONTEXT, Context
+from serving.exploration import Exposures
 from serving.outage import Outage, StoreDown
 from serving.problems import problem_of
 from serving.publishing import Publisher
@@ -92,12 +93,14 @@ async def _context(settings: Settings) -> AsyncIterator[Context]:
     producer = RecordProducer(bootstrap_of(settings), largest=settings.kafka.max_record_bytes)
     reader = StoreReader(redis, settings)
     outage = Outage(reader.ping, settings.redis.timeout_seconds)
+    publisher = Publisher(producer)
+    exposures = Exposures(publisher, settings.kafka.recommendations_topic)
     context = Context(
         settings=settings,
         reader=reader,
-        answers=Answers(reader, Recommender(reader, settings), outage),
+        answers=Answers(reader, Recommender(reader, settings), outage, exposures),
         outage=outage,
-        publisher=Publisher(producer),
+        publisher=publisher,
         rules=EventRules(settings.events),
         status=Status(),
         recommend_body=Decoder(RecommendBody),
@@ -114,6 +117,7 @@ async def _context(settings: Settings) -> AsyncIterator[Context]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await exposures.close()
         outage.close()
         try:
             await asyncio.to_thread(producer.close, _FLUSH_SECONDS)

@@ -23,13 +23,33 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from processors import metrics as worker_metrics
 from serving.evaluated import Evaluation
 
-__all__ = ["DEGRADED", "WORKERS", "collect", "exposition", "observe"]
+__all__ = [
+    "DEGRADED",
+    "EXPLORED",
+    "EXPLORED_COST",
+    "UNTOLD",
+    "WORKERS",
+    "collect",
+    "exposition",
+    "observe",
+]
 
 WORKERS = worker_metrics
 """Imported so that the workers' metrics are named, at 0, before the first worker runs."""
 
 DEGRADED = Counter(
     "headwater_degraded_total", "Answers from the last good trending instead of fresh.", ["cause"]
+)
+EXPLORED = Counter(
+    "headwater_explored_total", "Places in answers that were given to new items, to try them."
+)
+EXPLORED_COST = Counter(
+    "headwater_explored_cost_total",
+    "What that cost: sum of the chances to be next that the ranking gave the items displaced.",
+)
+UNTOLD = Counter(
+    "headwater_explored_unpublished_total",
+    "Answers with a new item that Kafka did not take, whose exposures are therefore not counted.",
 )
 _SECONDS = Histogram(
     "headwater_request_seconds",

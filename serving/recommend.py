@@ -3,6 +3,7 @@
 A known user is ranked by the session of the latest event, a posted session by itself. The learned
 ranking weighs the candidates where it leads (`processors/standing.py`), the rule alone where not.
 Whatever is missing to n items, or everything for an unknown user, comes from what is trending.
+At the last place of a share of the answers, a new item takes the place of the one that stood there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from streams.columns import F64, U64
 
 __all__ = ["Choice", "Recommender", "Relation", "Scored"]
 
+_LEAST_EXPLORED = 5
+"""In a shorter answer, the last place is too much to give away."""
+
 Relation = Literal["viewed", "bought"]
 """What makes items similar: seen in one session, or bought in one."""
 
@@ -36,6 +40,9 @@ class Scored:
     score: F64
     why: tuple[Explanation, ...] | None = None
     """Of each item, where asked for."""
+    explored: float | None = None
+    """Where the last item is a new one, there to be tried: what the ranking gave, as a chance to be
+    next, for the one that gave way to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +66,16 @@ class Choice:
 class Recommender:
     """Answers from one reader with one ranker; safe for concurrent requests of one event loop."""
 
-    def __init__(self, reader: StoreReader, settings: Settings) -> None:
+    def __init__(
+        self,
+        reader: StoreReader,
+        settings: Settings,
+        random: np.random.Generator | None = None,
+    ) -> None:
+        """`random` decides which answers have a new item, and which one."""
         self._reader = reader
+        self._explored_share = settings.explore.share
+        self._random = random or np.random.default_rng()
         self._ranker = Ranker(settings.rank)
         self._most = settings.rank.session_items
         self._disliked = (
@@ -70,12 +85,29 @@ class Recommender:
         )
 
     async def recommend(self, choice: Choice) -> Scored:
-        """The best `n` items for a user or session. Raises redis.RedisError."""
+        """The best `n` items for a user or session, and now and then a new one at the last place.
+
+        Raises redis.RedisError.
+        """
+        found, ranked, left_out = await self._best(choice)
+        if self._random.random() < self._explored_share:
+            return await self._explore(found, ranked, left_out)
+        return found
+
+    async def best(self, choice: Choice) -> Scored:
+        """As `recommend`, without new items that are there to be tried."""
+        return (await self._best(choice))[0]
+
+    async def _best(self, choice: Choice) -> tuple[Scored, int, U64 | None]:
+        """The best items, how many of them are ranked and not just trending, and what must not be
+        shown.
+        """
         history = await self._reader.history(choice.user) if choice.user is not None else None
         events, length, left_out = self._session(choice, history)
         session = session_items(events, length, self._most)
         found = await self._rank(session, choice, left_out)
-        return await self._fill_up(found, choice, session, left_out)
+        filled = await self._fill_up(found, choice, session, left_out)
+        return filled, len(found.item), left_out
 
     async def rank(self, session: SessionItems, n: int) -> Scored:
         """The best items after a session, without filling up."""
@@ -199,6 +231,22 @@ class Recommender:
         trending = np.concatenate(scores[1:]) if len(scores) > 1 else np.zeros(0)
         why = None if found.why is None else (*found.why, *of_trending(trending))
         return Scored(np.concatenate(items), np.concatenate(scores), why)
+
+    async def _explore(self, found: Scored, ranked: int, left_out: U64 | None) -> Scored:
+        """Put a new item at the last place, if there is one that may be shown."""
+        if len(found.item) < _LEAST_EXPLORED:
+            return found
+        new = (await self._reader.new_items()).item
+        taken = found.item if left_out is None else np.concatenate([found.item, left_out])
+        new = new[~np.isin(new, taken)]
+        if not len(new):
+            return found
+        item, last = found.item.copy(), float(found.score[-1])
+        item[-1] = self._random.choice(new)
+        why = None if found.why is None else (*found.why[:-1], *of_trending(found.score[-1:]))
+        # Weights of what is trending alone are no chances; their shares are the nearest thing.
+        total = 1.0 if ranked else float(found.score.sum()) or 1.0
+        return Scored(item, found.score, why, last / total)
 
 
 def _floor_of(score: F64) -> float | None:

@@ -31,7 +31,7 @@ async def for_user(request: web.Request) -> web.Response:
         choice = Choice(n, hash_id(user_id))
     else:
         choice = _choice(query_body(request, user_id), context.settings.scenarios)
-    return json_response(await context.answers.recommend(choice))
+    return json_response(await context.answers.recommend(choice, user_id))
 
 
 async def for_body(request: web.Request) -> web.Response:
@@ -40,7 +40,7 @@ async def for_body(request: web.Request) -> web.Response:
     parameters(request, set())
     body = context.recommend_body.read(await request.read())
     choice = _choice(body, context.settings.scenarios)
-    return json_response(await context.answers.recommend(choice))
+    return json_response(await context.answers.recommend(choice, body.user_id))
 
 
 async def for_batch(request: web.Request) -> web.Response:
@@ -50,7 +50,10 @@ async def for_batch(request: web.Request) -> web.Response:
     bodies = context.batch_body.read(await request.read())
     scenarios = context.settings.scenarios
     choices = [_choice(body, scenarios, f"[{at}].") for at, body in enumerate(bodies)]
-    answers = await asyncio.gather(*(context.answers.recommend(choice) for choice in choices))
+    asked = zip(choices, bodies, strict=True)
+    answers = await asyncio.gather(
+        *(context.answers.recommend(choice, body.user_id) for choice, body in asked)
+    )
     return json_response(b"[" + b",".join(answers) + b"]")
 
 

@@ -56,6 +56,8 @@ def own_settings(
         store={"namespace": f"t{own}"},
         services={"data_dir": home},
         http={"port": 0, **groups.pop("http", {})},
+        # Answers are compared: only tests of exploration want chance in them.
+        explore={"share": 0, **groups.pop("explore", {})},
         **groups,
     )
     return services.bind(found)

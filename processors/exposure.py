@@ -1,0 +1,105 @@
+"""Exposures: how often new items were shown, from the topic `recommendations` into the store.
+
+Knows the store, not Faust. Counts add up, so each item shard takes what it lacks of a batch, and
+nothing twice; a batch that does not follow on what the store contains makes the log be read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import numpy as np
+import structlog
+from redis.exceptions import RedisError
+
+from config.errors import StreamError
+from processors import metrics
+from processors.apply import ReadAgain
+from store.commit import Target
+from store.exposures import ExposureWriter
+from streams.columns import hash_id
+from streams.dead import DeadLetters
+from streams.decode import RejectedRecord
+from streams.event import Rejection, invalid
+from streams.shown import Shown
+from streams.transport import RecordBatch
+
+__all__ = ["ExposureApplier"]
+
+log = structlog.get_logger("headwater.exposure")
+
+_RETRY_SECONDS = 0.5
+
+
+class ExposureApplier:
+    """Applies batches of what was shown."""
+
+    def __init__(self, writer: ExposureWriter, dead: DeadLetters) -> None:
+        self._writer = writer
+        self._dead = dead
+        self._decoder = msgspec.json.Decoder(Shown)
+
+    async def position(self, topic: str, partition: int) -> int:
+        """The offset from which a partition has to be read."""
+        while True:
+            try:
+                return await self.contained(topic, partition) + 1
+            except RedisError as error:
+                await _pause(error)
+
+    async def contained(self, topic: str, partition: int) -> int:
+        """The offset up to which the store contains a partition. Raises redis.RedisError."""
+        return int((await self._writer.read_marks(topic, partition)).min())
+
+    async def apply(self, batch: RecordBatch) -> ReadAgain | int:
+        """Apply a batch; returns the offset up to which the store contains the partition now."""
+        items: list[int] = []
+        offsets: list[int] = []
+        rejected: list[RejectedRecord] = []
+        for record in batch.records:
+            try:
+                shown = self._decode(record.value)
+            except Rejection as rejection:
+                rejected.append(RejectedRecord(record, rejection))
+            else:
+                items += [hash_id(item) for item in shown.explored]
+                offsets += [record.offset] * len(shown.explored)
+        target = Target(batch.topic, batch.partition, batch.last)
+        hashes, at = np.array(items, np.uint64), np.array(offsets, np.int64)
+        buried = False
+        while True:
+            try:
+                marks = await self._writer.read_marks(batch.topic, batch.partition)
+                contained = int(marks.min())
+                if batch.start > contained + 1:
+                    return ReadAgain(contained + 1)
+                if batch.last <= contained:
+                    return contained
+                if rejected and not buried:
+                    await self._dead.bury(batch.topic, batch.partition, rejected)
+                    buried = True
+                if not (await self._writer.commit(target, marks, hashes, at)).refused:
+                    break
+                metrics.CONFLICTS.inc()
+            except (RedisError, StreamError) as error:
+                await _pause(error)
+        metrics.SHOWN_APPLIED.inc(len(batch.records) - len(rejected))
+        for dead in rejected:
+            metrics.REJECTED.labels(dead.rejection.reason).inc()
+        return batch.last
+
+    def _decode(self, value: bytes | None) -> Shown:
+        if value is None:
+            raise Rejection("empty", "the record has no value; what was shown is a JSON object")
+        try:
+            return self._decoder.decode(value)
+        except msgspec.ValidationError as error:
+            raise invalid(error) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Rejection("not_json", f"not JSON: {error}") from None
+
+
+async def _pause(error: Exception) -> None:
+    log.warning("exposures cannot be committed yet", error=str(error), retry_in=_RETRY_SECONDS)
+    await asyncio.sleep(_RETRY_SECONDS)
