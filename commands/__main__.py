@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": ("commands.serve:serve", "The HTTP server."),
     "feed": ("commands.feed:feed", "Send a CSV of events to Kafka."),
     "evaluate": ("commands.evaluate:evaluate", "Measure how good the answers are."),
+    "tune": ("commands.tune:tune", "Find the constants of ranking, on training data."),
     "bench": ("commands.bench:bench", "Measure how fast it is."),
     "inspect": ("commands.inspect:inspect", "What the store knows of a user or an item."),
     "settings": ("commands.settings_cmd:settings", "Every setting, its value and meaning."),
