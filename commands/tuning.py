@@ -142,7 +142,7 @@ class Measure:
             if known is None:
                 one = counted.lists[item]
                 count = one.forward + settings.rank.backward * one.backward.astype(np.float64)
-                known = Neighbours(one.index, one.forward, one.backward, count**power)
+                known = Neighbours.of(one.index, one.forward, one.backward, count**power)
                 strengths[item] = known
             return known
 

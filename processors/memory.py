@@ -202,7 +202,7 @@ class MemoryCounts:
             forward = np.array(item.forward) * factor
             backward = np.array(item.backward) * factor
             found.append(
-                Neighbours(
+                Neighbours.of(
                     np.array(item.index, np.int64),
                     forward.astype(np.float32),
                     backward.astype(np.float32),

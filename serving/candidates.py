@@ -38,15 +38,36 @@ class Neighbours:
 
     index: I64
     """(k,) small ints of the neighbours, each once."""
-    forward: F32
-    """(k,) decayed counts of coming after the item."""
-    backward: F32
-    """(k,) decayed counts of coming before it."""
     strength: F64
     """(k,) (forward + β·backward) to the power `rank.count_power`."""
+    counts: F32
+    """(3, k) decayed counts of coming after the item, of coming before it, and the strength: one
+    array, because the features want all three of many items at once."""
+    after: float
+    """Sum of the counts of coming after the item."""
+    before: float
+    """Sum of the counts of coming before it."""
+
+    @classmethod
+    def of(cls, index: I64, forward: F32, backward: F32, strength: F64) -> Neighbours:
+        """From k counts each."""
+        counts = np.stack([forward, backward, strength.astype(np.float32)])
+        return cls(index, strength, counts, float(forward.sum()), float(backward.sum()))
+
+    @property
+    def forward(self) -> F32:
+        """(k,) decayed counts of coming after the item."""
+        row: F32 = self.counts[0]
+        return row
+
+    @property
+    def backward(self) -> F32:
+        """(k,) decayed counts of coming before it."""
+        row: F32 = self.counts[1]
+        return row
 
 
-NOTHING = Neighbours(
+NOTHING = Neighbours.of(
     np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0)
 )
 """Of an item that nobody has seen beside another."""
@@ -94,6 +115,8 @@ class Candidates:
     """What the votes summed to before they were scaled."""
     place: I64
     """(s + entries,) where the session's items, then the entries of their lists in order, stand."""
+    row: I64
+    """(entries,) whose list each is of."""
     indirect: int = 0
     """How many only two steps lead to."""
     two_steps: F64 | None = None

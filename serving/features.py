@@ -8,6 +8,7 @@ fades with distance, which direction counts): weighing them is how the model cho
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +22,13 @@ __all__ = ["CANDIDATE_FEATURES", "FLOOR", "SESSION_FEATURES", "unweighed", "weig
 FLOOR = 0.3
 """Added to a list's total where its counts become shares: about the weight of one far pair, so
 that one lonely pair is no certainty."""
-_DECAYS = (0.4, 0.8)
-"""Other decays by distance than the rule's; and none at all."""
-_SLOW = 0.6
-"""Decay by distance of the shares of a list."""
+_DECAYED: F64 = np.array([[0.4], [0.8], [0.6]]) ** (np.arange(WINDOW + 1) - 1.0)
+"""(3, distance): two other decays by distance than the rule's, and that of the shares of a list."""
 _IDF_POWER = 3
+# Logarithms are taken of what is no less than this.
 _LEAST_SHARE, _LEAST_OF_LAST, _LEAST_TWO = 1e-4, 1e-3, 1e-4
-_LEAST_RULE, _LEAST_PRIOR = 1e-5, 1e-3
+_LEAST_RULE, _LEAST_PRIOR, _LEAST_RECENT = 1e-5, 1e-3, 0.1
+_TINY, _TINY_SCORE = 1e-9, 1e-30
 _TREND = (0.2, 0.5)
 """Recent events are told as a share of (a·sessions + b)."""
 
@@ -38,6 +39,8 @@ class _Scale(NamedTuple):
 
 
 _SHARE = _Scale(-6.0, 2.5)
+_NOBODY_LOOKED = math.exp(_SHARE.centre)
+"""The centre of a logarithm: says nothing."""
 
 CANDIDATE_FEATURES = {
     "votes_fast": _SHARE,  # ln share of the candidates' votes, fading by 0.4 a step
@@ -120,47 +123,52 @@ def weigh(
     column = np.full(len(candidates.index), -1)
     column[query.where] = np.arange(m)
     place = column[candidates.place]
-    after, before, strength = _grids(place[s:], session, m)
-    total_after, total_before = (
-        np.array([part.sum() for part in parts], np.float32) + np.float32(FLOOR)
-        for parts in zip(*((one.forward, one.backward) for one in session.lists), strict=True)
-    )
-    step = session.items.distance - 1.0
+    after, before, strength = _grids(place[s:], candidates.row, session, m)
+    totals = np.array([(one.after, one.before) for one in session.lists], np.float32).T
+    totals += FLOOR
+    fast, slow, near = _DECAYED[:, session.items.distance]
     idf = session.rarity**_IDF_POWER
-    votes = np.stack(
-        [_DECAYS[0] ** step * idf, session.weight, _DECAYS[1] ** step * idf, session.rarity]
-    )
-    near = _SLOW**step
+    votes = np.array([fast * idf, session.weight, slow * idf, session.rarity], np.float32)
     x = np.zeros((len(_NAMES), m), np.float32)
-    x[0:4] = votes.astype(np.float32) @ strength
-    x[4] = (near / total_after).astype(np.float32) @ after
-    x[5] = (near / total_before).astype(np.float32) @ before
-    x[:_SHARES] /= x[:_SHARES].sum(axis=1, keepdims=True) + np.float32(1e-9)
-    x[:_SHARES] += np.float32(_LEAST_SHARE)
+    np.matmul(votes, strength, out=x[0:4])
+    np.matmul(near / totals[0], after, out=x[4])
+    np.matmul(near / totals[1], before, out=x[5])
+    shares = x[:_SHARES]
+    shares /= shares.sum(axis=1, keepdims=True) + _TINY
+    shares += _LEAST_SHARE
     for back in range(min(s, 2)):
-        x[6 + 2 * back] = after[back] / total_after[back]
-        x[7 + 2 * back] = before[back] / total_before[back]
-    x[6:10] += np.float32(_LEAST_OF_LAST)
-    x[10], x[11] = after[0] + 1, before[0] + 1
+        np.divide(after[back], totals[0, back], out=x[6 + 2 * back])
+        np.divide(before[back], totals[1, back], out=x[7 + 2 * back])
+    peak = float(x[6].max())
+    x[6:10] += _LEAST_OF_LAST
+    x[10] = after[0]
+    x[11] = before[0]
     voters = np.count_nonzero(strength, axis=0)
-    x[12] = voters + 1
-    x[13] = (popularity.sessions + 1) / (sessions + 1)
-    x[14] = popularity.recent + 0.1
-    x[15] = x[14] / (_TREND[0] * popularity.sessions + _TREND[1])
-    x[16] = np.exp(_SHARE.centre)  # the centre: says nothing where nobody looked
-    if candidates.two_steps is not None:
+    x[12] = voters
+    x[13] = popularity.sessions
+    x[14] = popularity.recent
+    np.divide(x[14] + _LEAST_RECENT, _TREND[0] * x[13] + _TREND[1], out=x[15])
+    x[10:14] += 1
+    x[13] /= sessions + 1
+    x[14] += _LEAST_RECENT
+    if candidates.two_steps is None:
+        x[16] = _NOBODY_LOOKED
+    else:
         x[16] = candidates.two_steps[query.where] + _LEAST_TWO
     np.log(x[:_LOGS], out=x[:_LOGS])
     base = np.log(query.rule + _LEAST_RULE).astype(np.float32)
     x[_LOGS] = base
     x[18] = _LN_RANK[:m]
-    x[19] = query.rule / max(query.rule[0], 1e-30)
+    best = float(query.rule[0])
+    x[19] = query.rule / max(best, _TINY_SCORE)
     x[20] = voters / s
     mine = place[:s]
     shown = mine >= 0
-    x[21, mine[shown]] = 1
-    x[22, mine[:1][shown[:1]]] = 1
-    x[23, mine[shown]] = np.log(session.prior[shown] + _LEAST_PRIOR)
+    own = mine[shown]
+    x[21, own] = 1
+    if shown[0]:
+        x[22, mine[0]] = 1
+    x[23, own] = np.log(session.prior[shown] + _LEAST_PRIOR)
     x[24] = query.where < candidates.indirect
     x -= _CENTRE
     x *= _FACTOR
@@ -170,12 +178,12 @@ def weigh(
             length == 1,
             length == 2,
             3 <= length <= 4,
-            np.log(length),
+            math.log(length),
             session.prior.sum(),
-            query.rule[0],
-            np.log(1 + session.sessions[0]),
-            np.log(1 + total_after[0] - FLOOR),
-            after[0].max() / total_after[0],
+            best,
+            math.log(1 + session.sessions[0]),
+            math.log(1 + session.lists[0].after),
+            peak,
             s / min(length, WINDOW),
             candidates.two_steps is not None,
         ],
@@ -184,21 +192,15 @@ def weigh(
     return Query(query.where, query.index, query.rule, base, x, (q - _Q_CENTRE) * _Q_FACTOR)
 
 
-def _grids(place: I64, session: Session, m: int) -> tuple[F32, F32, F32]:
-    """Counts after and before, and strengths (s, m): session's items by candidates.
+def _grids(place: I64, row: I64, session: Session, m: int) -> F32:
+    """(3, s, m) counts after, counts before and strengths: session's items by candidates.
 
-    `place` says which candidate each entry of the lists is for; -1: none of the best.
+    Entries of the lists stand in `row`, and `place` says which candidate each is for; -1: none of
+    the best.
     """
     lists = session.lists
-    here = place >= 0
-    cell = np.repeat(np.arange(len(lists)) * m, [len(one.index) for one in lists])[here]
-    cell += place[here]
+    here = (place >= 0).nonzero()[0]
+    cell = row[here] * m + place[here]
     grids = np.zeros((3, len(lists) * m), np.float32)
-    for grid, parts in zip(
-        grids,
-        zip(*((one.forward, one.backward, one.strength) for one in lists), strict=True),
-        strict=True,
-    ):
-        grid[cell] = np.concatenate(parts)[here]
-    after, before, strength = grids.reshape(3, len(lists), m)
-    return after, before, strength
+    grids[:, cell] = np.concatenate([one.counts for one in lists], axis=1)[:, here]
+    return grids.reshape(3, len(lists), m)

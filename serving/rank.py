@@ -134,12 +134,13 @@ class Ranker:
         lists = session.lists
         index, place = self._once([session.own, *[one.index for one in lists]])
         strength = np.concatenate([one.strength for one in lists])
-        strength *= np.repeat(session.weight, [len(one.index) for one in lists])
+        row = np.repeat(np.arange(len(lists)), [len(one.index) for one in lists])
+        strength *= session.weight[row]
         score: F64 = np.bincount(place[len(session.own) :], strength, len(index)).astype(np.float64)
         total = float(score.sum())
         if total > 0:
             score /= total
-        return Candidates(index, score, total, place)
+        return Candidates(index, score, total, place, row)
 
     def _through(self, candidates: Candidates, s: int) -> I64:
         """Places of the best voted candidates through which to look further, if need be."""
@@ -172,6 +173,7 @@ class Ranker:
             np.concatenate([BEHIND * votes[:new], candidates.score]),
             candidates.total,
             candidates.place + new,
+            candidates.row,
             new,
             votes,
             (through + new, lists),

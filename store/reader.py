@@ -280,12 +280,17 @@ class StoreReader:
     def _parse(self, values: list[bytes | None]) -> list[Neighbours]:
         sums = sum_for_requests(values, self._rate, self._moment or 0)
         strength = (sums.forward + self._backward * sums.backward).astype(np.float64) ** self._power
+        counts = np.stack([sums.forward, sums.backward, strength.astype(np.float32)])
         index = self.interner.index(sums.neighbour)
+        # One sum up to each entry, of which each list takes a difference.
+        totals = np.zeros((2, len(index) + 1))
+        np.cumsum(counts[:2], axis=1, out=totals[:, 1:])
+        after, before = (totals[:, sums.start[1:]] - totals[:, sums.start[:-1]]).tolist()
         return [
-            Neighbours(index[a:b], sums.forward[a:b], sums.backward[a:b], strength[a:b])
+            Neighbours(index[a:b], strength[a:b], counts[:, a:b], after[place], before[place])
             if a < b
             else NOTHING
-            for a, b in pairwise(sums.start)
+            for place, (a, b) in enumerate(pairwise(sums.start))
         ]
 
     async def _read_known(self) -> Knowledge:

@@ -70,7 +70,7 @@ def asked(
 def neighbours(index: I64, weight: F64, power: float) -> Neighbours:
     """Neighbours with forward counts alone."""
     weight32 = weight.astype(np.float32)
-    return Neighbours(index, weight32, np.zeros(len(index), np.float32), weight**power)
+    return Neighbours.of(index, weight32, np.zeros(len(index), np.float32), weight**power)
 
 
 def ranked(
