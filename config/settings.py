@@ -235,7 +235,7 @@ class LearnSettings(_Group):
     """How the stream teaches the ranking (docs/ranking.md)."""
 
     share: float = Field(
-        default=0.05,
+        default=0.1,
         ge=0,
         le=1,
         description="share of the events that are predicted and learned from; 0 learns nothing",
