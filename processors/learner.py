@@ -51,7 +51,8 @@ def sample(n: int, share: float, most: int, random: np.random.Generator) -> I64:
     least = min(n, STEP)
     if wanted < least:
         wanted = least if random.random() < wanted / max(least, 1) else 0
-    count = min(int(wanted), most)
+    whole = int(wanted)
+    count = min(whole + (random.random() < wanted - whole), most)
     return np.sort(random.choice(n, count, replace=False)).astype(np.int64)
 
 
