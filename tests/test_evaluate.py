@@ -149,12 +149,15 @@ def test_redis_agrees_with_memory(
     monkeypatch.setenv("HEADWATER_REDIS__URL", settings.redis.url or "")
     monkeypatch.setenv("HEADWATER_WORKER__MAX_POLL_RECORDS", "300")
     monkeypatch.setenv("HEADWATER_LEARN__SHARE", share)
+    if float(share):  # what is learned takes what it reads to be as new as in memory
+        monkeypatch.setattr("store.reader._SLOW_SECONDS", 0.0)
+        monkeypatch.setenv("HEADWATER_HTTP__LIST_CACHE_MS", "0")
     fold = evaluated(capsys, folder)
     assert 0 < fold["hr_at_20"] < 100
     store = evaluated(capsys, folder, "--via", "redis")
     assert store["queries"] == fold["queries"]
-    # What servers read of the totals may be two seconds old, and so is what is learned from it.
-    most = 5.0 if float(share) else 0.0
+    # The store decays counts to a moment that may lie 2 % of an e-fold off: learned numbers differ.
+    most = 2.0 if float(share) else 0.0
     for name in ("hr_at_20", "mrr_at_20"):
         assert store[name] == pytest.approx(fold[name], abs=most), name
     with redis.Redis.from_url(settings.redis.url or "") as client:
