@@ -148,6 +148,8 @@ class Measure:
 
         ranks: list[int] = []
         for items, own, answer in counted.asked:
+            if len(ranks) % 64 == 0:
+                await asyncio.sleep(0)  # lets a signal through
             steps = ranker.ask(items, own, counted.knowledge, None, weighed=False)
             wants = next(steps)
             try:
@@ -160,8 +162,6 @@ class Measure:
             except StopIteration as done:
                 query = done.value.query
             ranks.append(rank_of(query.index == answer, query.rule))
-            if len(ranks) % 256 == 0:
-                await asyncio.sleep(0)  # lets a signal through
         return Trial(dict(constants), np.array(ranks))
 
     async def _count(self, settings: Settings) -> _Counted:
