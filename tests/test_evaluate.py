@@ -10,17 +10,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import orjson
 import pytest
 import redis
 
+from benchmarks.curve_picture import draw
 from commands.__main__ import run
 from commands.csv_events import EventFile
 from commands.curve import RANKINGS, Curve
 from commands.progressive import Progressive, read_columns
 from commands.protocol import Score, Split
+from config.errors import BadInput
 from config.settings import Settings, load_settings
 from processors.fold import FoldRules, fold_batch, item_deltas, total_deltas
 from processors.memory import MemoryCounts
@@ -470,6 +473,28 @@ def test_a_file_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert evaluated(capsys, path, "--limit", "5")["queries"] == 5
     assert run(["evaluate", path]) == 0
     assert "line 5: type 'blink' is none of view" in capsys.readouterr().err
+
+
+def test_the_curve_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADWATER_LEARN__SHARE", "0")
+    rows = random_events(np.random.default_rng(9), 600, 40)
+    found = evaluated(capsys, str(write_events(tmp_path / "events.csv", rows)))
+    svg = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.fromstring(draw(found))  # noqa: S314 - our own
+    assert root.findtext(f"{svg}title") == f"{tmp_path.name}: rankings over the stream"
+    told = root.findtext(f"{svg}desc") or ""
+    shown = [text.text or "" for text in root.iter(f"{svg}text")]
+    last = found["curve"][-1]
+    assert f"the rule {last['rule']['hr_at_20']:.1f}" in told
+    for measure in ("hr_at_20", "mrr_at_20"):
+        assert f"most popular {last['popularity'][measure]:.1f}" in shown
+    # One line stands for both.
+    assert f"served = the rule {last['rule']['hr_at_20']:.1f}" in shown
+    del found["curve"]
+    with pytest.raises(BadInput, match="holds no curve"):
+        draw(found)
 
 
 def test_weights_in_memory_decay_over_any_span() -> None:
