@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 
 from benchmarks.freshness import measure_freshness
 from benchmarks.ingest import measure_ingest
+from benchmarks.learning import measure_learning
 from benchmarks.memory import measure_memory
 from benchmarks.serve import measure_serve
 from commands.process import Json, print_json
@@ -23,7 +24,7 @@ Rate = Annotated[float, Parameter(validator=Number(gt=0))]
 
 
 def bench(
-    what: Literal["ingest", "serve", "freshness", "memory"],
+    what: Literal["ingest", "serve", "freshness", "memory", "learning"],
     *,
     events: Count = 300_000,
     items: Count = 20_000,
@@ -36,7 +37,8 @@ def bench(
     processes: Count = 1,
     json: Json = False,
 ) -> None:
-    """Measure one thing: ingest (Kafka to committed), serve, freshness or memory.
+    """Measure one thing: ingest (Kafka to committed), serve, freshness, memory, or learning (what
+    the learned ranking costs).
 
     Parameters
     ----------
@@ -49,9 +51,9 @@ def bench(
     rate
         Events a second in the background (freshness).
     rounds
-        Rounds of which the median counts (ingest, serve).
+        Rounds of which the median counts (ingest, serve, learning).
     seconds
-        Length of a round (serve).
+        Length of a round (serve, learning).
     probes
         Events whose way is timed (freshness).
     workers
@@ -81,6 +83,10 @@ def bench(
                 return await measure_freshness(settings, rate=rate, probes=probes, **shop)
             case "memory":
                 return await measure_memory(settings, events=events, **shop)
+            case "learning":
+                return await measure_learning(
+                    settings, events=events, rounds=rounds, seconds=seconds, **shop
+                )
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         result = runner.run(measure())
