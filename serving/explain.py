@@ -30,7 +30,7 @@ class Explanation:
     repeat: F64
     """(s,) the repeat prior, where the item itself is recommended."""
     trending: float
-    """The whole score of an item that is only trending, else 0."""
+    """The whole score of an item that no item of the session speaks for, else 0."""
     factor: float
     """Score over the rule's score: 1 where the rule is served."""
 
@@ -55,13 +55,15 @@ def explain(ranker: Ranker, asked: Asked, index: I64, score: F64) -> list[Explan
         indirect = BEHIND * (votes[:, through] @ steps)[:, where] / total
         direct = np.where(where < candidates.indirect, indirect, direct)
     own = candidates.place[:s]
+    rule = query.rule[chosen]
     return [
         Explanation(
             session.items.item,
             direct[:, place],
             np.where(own == where[place], session.prior, 0.0),
-            0.0,
-            float(score[place] / query.rule[chosen[place]]) if query.rule[chosen[place]] else 0.0,
+            # The learned ranking gives even an item that nobody votes for a chance.
+            0.0 if rule[place] > 0 else float(score[place]),
+            float(score[place] / rule[place]) if rule[place] > 0 else 1.0,
         )
         for place in range(len(index))
     ]

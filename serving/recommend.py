@@ -19,6 +19,7 @@ from processors.session import SessionTable
 from serving.candidates import Lists, Neighbours, Popularity, Ranked, SessionItems, session_items
 from serving.diversity import diversify
 from serving.explain import Explanation, explain, of_trending
+from serving.filling import fill_up
 from serving.rank import CANDIDATES, Asked, Ranker, ranked
 from store.reader import StoreReader
 from streams.columns import F64, U64
@@ -208,29 +209,16 @@ class Recommender:
     async def _fill_up(
         self, found: Scored, choice: Choice, session: SessionItems, left_out: U64 | None
     ) -> Scored:
-        missing = choice.n - len(found.item)
-        if missing <= 0:
+        if len(found.item) >= choice.n:
             return found
-        taken = found.item if left_out is None else np.concatenate([found.item, left_out])
-        liked = await self._reader.categories(session.item)
-        windows = sorted(WINDOWS, key=lambda window: window != choice.window)
-        items, scores, floor = [found.item], [found.score], _floor_of(found.score)
-        for window in windows:
-            if missing <= 0:
-                break
-            more = await self._reader.trending(window)
-            new = np.flatnonzero(~np.isin(more.item, taken))
-            # What little is known of the session: of its categories, what is trending goes first.
-            fits = np.array([more.category[place] in liked for place in new.tolist()], np.bool_)
-            new = new[np.argsort(~fits, kind="stable")][:missing]
-            items.append(more.item[new])
-            scores.append(_below(floor, more.weight[new]))
-            floor = _floor_of(scores[-1]) if len(new) else floor
-            taken = np.concatenate([taken, more.item[new]])
-            missing -= len(new)
-        trending = np.concatenate(scores[1:]) if len(scores) > 1 else np.zeros(0)
-        why = None if found.why is None else (*found.why, *of_trending(trending))
-        return Scored(np.concatenate(items), np.concatenate(scores), why)
+        reader, names = self._reader, sorted(WINDOWS, key=lambda name: name != choice.window)
+        windows = [await reader.trending(name) for name in names]
+        # What little is known of the session: items of its categories go first.
+        liked = await reader.categories(session.item)
+        item, score = fill_up(found.item, found.score, choice.n, left_out, windows, liked)
+        more = score[len(found.item) :]
+        why = None if found.why is None else (*found.why, *of_trending(more))
+        return Scored(item, score, why)
 
     async def _explore(self, found: Scored, ranked: int, left_out: U64 | None) -> Scored:
         """Put a new item at the last place, if there is one that may be shown."""
@@ -247,17 +235,3 @@ class Recommender:
         # Weights of what is trending alone are no chances; their shares are the nearest thing.
         total = 1.0 if ranked else float(found.score.sum()) or 1.0
         return Scored(item, found.score, why, last / total)
-
-
-def _floor_of(score: F64) -> float | None:
-    return float(score.min()) if len(score) else None
-
-
-def _below(floor: float | None, weight: F64) -> F64:
-    """Trending weights are no scores: told as falling shares of the least score before them."""
-    if floor is None:
-        return np.minimum.accumulate(weight)
-    top = float(weight.max(initial=0))
-    if not top:
-        return weight
-    return np.minimum.accumulate(weight * (0.999 * floor / top))
