@@ -6,8 +6,9 @@ values for as long as the target, HR@20 + MRR@20 in percent, rises, else down; a
 constants until none moves.
 
 All settings answer the same questions, so what a step gains is the mean of paired differences. It
-is taken only if it is at least 0.05 and 1.64 of its standard errors, as one in twenty steps that
-change nothing would be by chance; the default stays where nothing is that clear.
+is taken only if it is at least 0.05 and 2.33 of its standard errors, as one in a hundred steps that
+change nothing would be by chance: a search tries dozens. The default stays where nothing is that
+clear.
 
 Counts depend on the constants of `fold` alone and are made again only when these change; a list is
 cut to its best neighbours by the default value of `rank.backward` or the one that is tried then.
@@ -40,7 +41,7 @@ _HELD_OUT = 0.07
 _QUESTIONS = 3000
 _EVENTS = 1_000_000
 _SEED = 20
-_LEAST_GAIN, _ERRORS = 0.05, 1.64
+_LEAST_GAIN, _ERRORS = 0.05, 2.33
 
 LADDERS: dict[str, tuple[float, ...]] = {
     "rank.backward": (0, 0.1, 0.2, 0.35, 0.5, 0.7, 1),
