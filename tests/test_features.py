@@ -94,20 +94,26 @@ def test_the_candidates_are_those_of_the_formula(seed: int) -> None:
         assert asked.query.x.size == asked.query.q.size == 0
 
 
-def test_two_steps_by_hand() -> None:
-    base = random_world(Random(0), 0)
-    world = dataclasses.replace(
+def chain(widen_below: int) -> World:
+    """a leads to b, b to a, b and c, c to d."""
+    base = random_world(Random(0), 0, widen_below=widen_below)
+    return dataclasses.replace(
         base,
-        items=list("abcde"),
+        items=list("abcd"),
         forward={"a": {"b": 4.0}, "b": {"a": 1.0, "b": 2.0, "c": 3.0}, "c": {"d": 9.0}},
         backward={"a": {"b": 0.0}, "b": {"a": 0.0, "b": 0.0, "c": 2.0}, "c": {"d": 0.0}},
         sessions_with={"a": 2},
         sessions=2,
         prior=dict.fromkeys(base.prior, 0.25),
     )
+
+
+def test_two_steps_by_hand() -> None:
+    world = chain(widen_below=3)
     ids = Ids(Random(1), world.items)
     asked = asked_of(Ranker(world.rules), world, ids, ["a"])
-    # Through b alone, as a is in the session; b's list says 1 : 2 : 4 for a, b and c.
+    # Through b alone, as a is in the session; b's list says 1 : 2 : 4 for a, b and c. The session's
+    # own items count among the candidates: there are two of them, fewer than three.
     assert ids.names(asked.query.index) == ["b", "a", "c"]
     assert asked.query.rule.tolist() == pytest.approx([1.0, 0.25, 1e-6 * 4 / 7], rel=1e-6)
     assert asked.candidates.two_steps is not None
@@ -115,6 +121,10 @@ def test_two_steps_by_hand() -> None:
         zip(ids.names(asked.candidates.index), asked.candidates.two_steps.tolist(), strict=True)
     )
     assert shares == pytest.approx({"a": 1 / 7, "b": 2 / 7, "c": 4 / 7}, rel=1e-6)
+    enough = chain(widen_below=2)
+    asked = asked_of(Ranker(enough.rules), enough, ids, ["a"])
+    assert ids.names(asked.query.index) == ["b", "a"]
+    assert asked.candidates.two_steps is None
 
 
 @settings(max_examples=150, deadline=None, print_blob=True)

@@ -171,15 +171,15 @@ def test_a_pattern_is_learned_and_then_served(seed: int) -> None:
 
     learned = [worth([told.learned for told in again]) for again in ranks]
     by_rule = worth([told.rule for told in ranks[0]])
-    assert learned[-1] > max(2 * by_rule, 0.5)
-    assert learned[-1] > learned[3] > learned[0]
+    assert learned[-1] > 1.5 * by_rule
+    assert learned[-1] > 1.3 * learned[0]
     assert not any(told.served != told.rule for told in ranks[0][:4]), "the rule is served first"
     assert teacher.taught.leads
     assert all(told.served == told.learned for told in ranks[-1])
     # What is served is what was told.
     model = Model.of(teacher.taught.parameters)
     first = [ranked(query, model, 1).index.item() == item for query, item in lessons]
-    assert sum(first) > 0.3 * len(first)
+    assert sum(first) > 0.2 * len(first)
 
 
 def test_one_repeated_event_raises_its_chance_at_every_step() -> None:
@@ -212,12 +212,13 @@ def test_predicting_says_who_was_right_and_teaches_in_steps() -> None:
     assert (teacher.taught.steps, teacher.learned) == (9, 2 * STEP - 1)
     teacher.finish()
     assert teacher.taught.steps == 9
-    teacher.taught.standing.leads = True
     teacher.taught.parameters = random_parameters(Random(6), PARAMETERS)
-    told = teacher.predict(query, int(query.index[4]))
     chances = Model.of(teacher.taught.parameters).chances(query)
-    assert told.learned == sorted(chances.tolist(), reverse=True).index(chances[4]) + 1
-    assert told.served == told.learned != told.rule
+    learned = sorted(chances.tolist(), reverse=True).index(chances[4]) + 1
+    assert learned != 5
+    assert teacher.predict(query, int(query.index[4])) == Prediction(5, learned, 5)
+    teacher.taught.standing = Standing(gain=100, leads=True)
+    assert teacher.predict(query, int(query.index[4])) == Prediction(5, learned, learned)
 
 
 class SlowStanding:
@@ -432,9 +433,11 @@ def test_another_value_is_as_if_nothing_were_taught(value: bytes | None) -> None
 def test_statistics_are_kept_for_a_while(seed: int) -> None:
     random = Random(seed)
     kept, slow = Statistics(), dict[int, tuple[float, float, int, float]]()
-    largest = random.choice([10, 1023, 1024, 5000])
+    far = random.choice([0, 1, 3])
     for now in range(12):
-        some = random.sample(range(largest + 1), random.randint(0, 10))
+        # Ints grow with time, as those of new items do.
+        near = [1024 * block + place for block in range(far * now // 3 + 1) for place in range(8)]
+        some = random.sample(near, random.randint(0, 8))
         index = np.array(some, np.int64)
         stale = [one for one in some if one not in slow or slow[one][3] < now]
         assert kept.stale(index, now).tolist() == stale
