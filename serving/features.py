@@ -20,7 +20,7 @@ from streams.columns import F64, I64
 __all__ = ["CANDIDATE_FEATURES", "FLOOR", "SESSION_FEATURES", "unweighed", "weigh"]
 
 FLOOR = 0.3
-"""Added to a list's total where its counts become shares: about the weight of one far pair, so
+"""Added to a list's total wherever its counts become shares: about the weight of one far pair, so
 that one lonely pair is no certainty."""
 _DECAYED: F64 = np.array([[0.4], [0.8], [0.6]]) ** (np.arange(WINDOW + 1) - 1.0)
 """(3, distance): two other decays by distance than the rule's, and that of the shares of a list."""
@@ -43,9 +43,9 @@ _NOBODY_LOOKED = math.exp(_SHARE.centre)
 """The centre of a logarithm: says nothing."""
 
 CANDIDATE_FEATURES = {
-    "votes_fast": _SHARE,  # ln share of the candidates' votes, fading by 0.4 a step
+    "votes_fast": _SHARE,  # ln share of the candidates' votes, fading by 0.4 a step, with idf³
     "votes_rule": _SHARE,  # by the rule
-    "votes_slow": _SHARE,  # by 0.8
+    "votes_slow": _SHARE,  # by 0.8, with idf³
     "votes_flat": _SHARE,  # not at all, and by idf instead of its power
     "follows": _SHARE,  # ln share of Σ 0.6^d · share of a's list that comes after a
     "precedes": _SHARE,  # … before it
@@ -80,7 +80,7 @@ SESSION_FEATURES = {
     "best": _Scale(0.2, 0.2),  # best score by the rule
     "support": _Scale(3.0, 1.5),  # ln(1 + sessions with the last item)
     "outflow": _Scale(2.0, 1.5),  # ln(1 + all that came after it)
-    "peak": _Scale(0.2, 0.2),  # largest share of it
+    "peak": _Scale(0.2, 0.2),  # largest share of it that a candidate has
     "distinct": _Scale(0.9, 0.2),  # distinct items a event
     "widened": _Scale(0.2, 0.4),  # two steps were looked at
 }

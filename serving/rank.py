@@ -1,16 +1,19 @@
 """From a session and its items' neighbours to candidates and scores: the rule. Pure numpy.
 
-    score(c) = Σ_a d^(steps of a from the session's end) · idf(a)^p · w(a, c)^q,  scaled to sum 1
+    score(c) = Σ_a d^(events after a in the session) · idf(a)^p · w(a, c)^q,      scaled to sum 1
              + P(the next event repeats c)                          for the session's own items
 
 over the latest distinct items a of the session, with idf(a) = 1 + ln(sessions / sessions with a),
 w(a, c) = forward + β·backward the decayed co-occurrence counts, d, p, q, β settings of `rank`, and
 P from `processors/repeats.py`.
 
-Where fewer than `rank.widen_below` candidates come out, the lists of the best voted ones are looked
-at too, and what only they lead to is put behind:
+Where fewer than `rank.widen_below` candidates come out (the session's own items among them), the
+lists n of the `rank.widen_by` best voted ones that are not the session's own are looked at too.
+Over all items c that they lead to
 
-    score(c) = 10⁻⁶ · Σ_n votes(n) · w(n, c) / Σ w(n, ·),                       scaled to sum 1
+    two(c) = Σ_n votes(n) · w(n, c) / (0.3 + Σ w(n, ·)),                          scaled to sum 1
+
+and those that no item of the session votes for are put behind with score(c) = 10⁻⁶ · two(c).
 
 `ask` is the order of the steps. It reads nothing itself: it yields what it needs to know next, so
 that a server, which waits for Redis, and an evaluation in memory walk the same way.

@@ -33,7 +33,10 @@ class Statistics:
         self._until[index] = until
 
     def of(self, index: I64) -> tuple[F64, F64, I64]:
-        """Sessions with each item, its recent events, and the times (s) to which these decayed."""
+        """Sessions with each item, its recent events, and the times (s) to which these decayed.
+
+        Only for ints that `stale` or `put` has seen.
+        """
         return self._sessions[index], self._recent[index], self._recent_at[index]
 
     def _grow(self, size: int) -> None:
