@@ -22,6 +22,7 @@ from benchmarks.curve_picture import draw
 from commands.__main__ import run
 from commands.csv_events import EventFile
 from commands.curve import RANKINGS, Curve
+from commands.evaluate_via import RedisWay
 from commands.progressive import Progressive, read_columns
 from commands.protocol import Score, Split
 from config.errors import BadInput
@@ -30,6 +31,7 @@ from processors.fold import FoldRules, fold_batch, item_deltas, total_deltas
 from processors.memory import MemoryCounts
 from processors.session import empty_table
 from processors.standing import rank_of
+from store.taught import unpack_taught
 from streams.columns import EventColumns, hash_id
 
 DAY = 86_400.0
@@ -168,7 +170,26 @@ def test_redis_agrees_with_memory(
         assert not list(client.scan_iter(match=b"evaluate*", count=1000))
 
 
-def test_a_redis_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_what_is_learned_from_an_empty_store_on_is_finite(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """What the reader knows of a store that was empty a moment ago must not reach the model."""
+    update = {"max_poll_records": 300}
+    small = settings.model_copy(update={"worker": settings.worker.model_copy(update=update)})
+    split = Split(random_split(tmp_path))
+    async with RedisWay(small) as way:
+        await way.learn(split, lambda count: None)
+        with redis.Redis.from_url(settings.redis.url or "") as client:
+            (key,) = client.scan_iter(match=b"evaluate*{1.g}m", count=1000)
+            taught = unpack_taught(client.get(key))
+    assert taught.steps > 10
+    assert np.isfinite(taught.parameters).all()
+
+
+def test_a_redis_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADWATER_LEARN__SHARE", "0")
     found = evaluated(capsys, str(cycle(tmp_path)), "--via", "redis", "--limit", "20")
     assert (found["hr_at_20"], found["queries"], found["via"]) == (100, 20, "redis")
 
