@@ -155,16 +155,18 @@ class RedisWay(Way):
         self._open.push_async_callback(redis.aclose)
         self._open.push_async_callback(_drop, redis, Keys(self.settings.store).pattern)
         self._writer = StoreWriter(redis, self.settings)
-        reader = StoreReader(redis, self.settings)
-        self._recommender = Recommender(reader, self.settings)
-        # Nothing else is going on here that learning could hold up.
-        self._learner = Learner(self._recommender, reader, self.settings, per_second=None)
+        self._redis = redis
 
     async def learn(self, split: Split, report: Report) -> None:
         rules = FoldRules(self.settings)
         writer = self._writer
         events = split.events(self.settings.fold.half_life_days)
         marks = await writer.read_marks(_TOPIC, 0)
+        reader = StoreReader(self._redis, self.settings)
+        # Nothing else is going on here that learning could hold up.
+        learner = Learner(
+            Recommender(reader, self.settings), reader, self.settings, per_second=None
+        )
         for folded in _fold(split, events, rules, self.settings.worker.max_poll_records):
             last = int(folded.events.offset[-1])
             target = Target(_TOPIC, 0, last)
@@ -173,9 +175,9 @@ class RedisWay(Way):
             totals = total_deltas(folded, everything)
             names = {item: events.names[item].encode() for item in items.item.tolist()}
             try:
-                lesson = await self._learner.lesson(folded)
+                lesson = await learner.lesson(folded)
                 outcome = await writer.commit_items(target, marks, items, totals, names, lesson)
-                self._learner.done(committed=not outcome.refused)
+                learner.done(committed=not outcome.refused)
                 marks.items, marks.totals = outcome.contained[:-1], int(outcome.contained[-1])
                 stored = await writer.commit_users(target, marks, folded.sessions)
                 marks.users = stored.contained
@@ -186,6 +188,8 @@ class RedisWay(Way):
             if outcome.refused or stored.refused:
                 raise ServiceError("Redis refused a batch: has it lost what it had just taken?")
             report(last + 1)
+        # One that remembers nothing of what was, a second ago.
+        self._recommender = Recommender(StoreReader(self._redis, self.settings), self.settings)
 
     async def rank(self, question: Question) -> int:
         items = hashed(question.session)

@@ -91,6 +91,8 @@ def learn(taught: Taught, lessons: Sequence[tuple[Query, int]]) -> None:
         change.bias[:] += down
         change.session[:] += query.q[:, None] * down
     gradient /= len(lessons)
+    if not np.isfinite(gradient).all():
+        return  # one absurd count must not end all learning: what is not a number stays so
     taught.steps += 1
     k = taught.steps
     taught.first = BETA1 * taught.first + (1 - BETA1) * gradient

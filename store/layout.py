@@ -46,6 +46,8 @@ STATISTICS = np.dtype(
 )
 _EVENT = np.dtype([("item", "<u8"), ("age", "<u4"), ("word", "<u8")])
 _HEAD_WORDS, _EVENT_WORDS = 2, 5
+_FARTHEST_AHEAD = 40.0
+"""A clock that runs years ahead makes a count e to this power too large, and not infinite."""
 _TYPE_BITS = 64 - EVENT_BITS - TAG_BITS
 _TAG_MASK = np.uint64((1 << TAG_BITS) - 1)
 _NOT_A_SESSION, _NOT_A_LIST, _NO_STATISTICS = (
@@ -235,7 +237,8 @@ def sum_for_requests(values: list[bytes | None], rate: float, moment: int) -> Su
     """What `sum_lists` says, for the path of requests: `moment` is in seconds since 1970."""
     entries, owner = _joined(values)
     neighbour = entries["neighbour"]
-    left = np.exp(rate * (entries["time"].astype(np.float64) - moment))
+    ahead = rate * (entries["time"].astype(np.float64) - moment)
+    left = np.exp(np.minimum(ahead, _FARTHEST_AHEAD))
     order = np.lexsort((neighbour, owner))
     neighbour, owner, left = neighbour[order], owner[order], left[order]
     begin = _begins(neighbour, owner)

@@ -248,8 +248,8 @@ class StoreReader:
 
     async def _read_lists(self, items: list[int]) -> list[Neighbours]:
         """Read and parse lists of items (hashes), and keep them for a while."""
-        if self._moment is None:
-            await self._known.get()
+        if not self._moment:  # nothing was counted yet when totals were read last
+            await self._read_known()
         until = time.monotonic() + self._list_seconds
         hashes = np.array(items, np.uint64)
         keys = self._keys.neighbours(hashes)
@@ -278,7 +278,9 @@ class StoreReader:
         return [self._lists[item].list for item in items]
 
     def _parse(self, values: list[bytes | None]) -> list[Neighbours]:
-        sums = sum_for_requests(values, self._rate, self._moment or 0)
+        # Not 1970, where nothing is counted yet: what comes just now would overflow there.
+        moment = self._moment or int(time.time())
+        sums = sum_for_requests(values, self._rate, moment)
         strength = (sums.forward + self._backward * sums.backward).astype(np.float64) ** self._power
         counts = np.stack([sums.forward, sums.backward, strength.astype(np.float32)])
         index = self.interner.index(sums.neighbour)
