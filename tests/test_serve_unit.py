@@ -188,7 +188,6 @@ class TestStatus:
             "learned": Shares(0.5, 0.125),
             "served": Shares(0.75, 0.1875),
         }
-        assert before.served == after.served == "rule"
         worker_metrics.LEADS.set(1)
         assert sample_of(metrics.collect(), 3.0).served == "learned"
         worker_metrics.LEADS.set(0)
