@@ -32,7 +32,7 @@ from config.errors import ServiceError
 from config.redis_server import RedisServer
 from config.settings import Settings
 from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
-from processors.learner import Learner, Teacher, sample, sampled_sessions, share_of
+from processors.learner import Learner, Teacher, sample, sampled, share_of
 from processors.memory import MemoryCounts
 from processors.session import empty_table
 from processors.standing import rank_of
@@ -131,10 +131,11 @@ class FoldWay(Way):
         random = np.random.default_rng(int(folded.events.offset[0]))
         rows = sample(n, share, n, random)
         teacher = Teacher(counts.taught)
-        sessions = sampled_sessions(folded, rows, self.settings.rank.session_items)
-        items = counts.interner.index(folded.events.item[folded.prefixes.row[rows]]).tolist()
-        for session, item in zip(sessions, items, strict=True):
-            teacher.predict(counts.ask(session, weighed=True).query, item)
+        most = self.settings.rank.session_items
+        for sessions, items in sampled(folded, rows, most, counts.interner):
+            batch = counts.ask_all(sessions, weighed=True)
+            for slot, item in enumerate(items):
+                teacher.predict(batch.of(slot).query, item)
         teacher.finish()
 
 
@@ -175,6 +176,7 @@ class RedisWay(Way):
             totals = total_deltas(folded, everything)
             names = {item: events.names[item].encode() for item in items.item.tolist()}
             try:
+                reader.forget()
                 lesson = await learner.lesson(folded)
                 outcome = await writer.commit_items(target, marks, items, totals, names, lesson)
                 learner.done(committed=not outcome.refused)
@@ -188,8 +190,8 @@ class RedisWay(Way):
             if outcome.refused or stored.refused:
                 raise ServiceError("Redis refused a batch: has it lost what it had just taken?")
             report(last + 1)
-        # One that remembers nothing of what was, a second ago.
-        self._recommender = Recommender(StoreReader(self._redis, self.settings), self.settings)
+        reader.forget()
+        self._recommender = Recommender(reader, self.settings)
 
     async def rank(self, question: Question) -> int:
         items = hashed(question.session)

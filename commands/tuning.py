@@ -151,7 +151,7 @@ class Measure:
         for items, own, answer in counted.asked:
             if len(ranks) % 64 == 0:
                 await asyncio.sleep(0)  # lets a signal through
-            steps = ranker.ask(items, own, counted.knowledge, None, weighed=False)
+            steps = ranker.ask([items], own, counted.knowledge, [None], weighed=False)
             wants = next(steps)
             try:
                 while True:
@@ -161,7 +161,7 @@ class Measure:
                         known = counted.sessions[wants.index]
                         wants = steps.send(Popularity(known, np.zeros(len(known))))
             except StopIteration as done:
-                query = done.value.query
+                query = done.value.of(0).query
             ranks.append(rank_of(query.index == answer, query.rule))
         return Trial(dict(constants), np.array(ranks))
 

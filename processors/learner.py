@@ -13,7 +13,6 @@ worker teaching leaves its batch out.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,13 +24,13 @@ from processors.fold import Folded
 from processors.learning import STEP, Prediction, Taught, learn, teach
 from processors.metrics import count_lesson
 from serving.candidates import Query, SessionItems, session_items
-from serving.recommend import Recommender
+from serving.recommend import TOGETHER, Recommender
 from store.commit import Lesson
-from store.reader import StoreReader
+from store.reader import Interner, StoreReader
 from store.taught import continue_from, unpack_taught
 from streams.columns import I64
 
-__all__ = ["Learner", "Teacher", "sample", "sampled_sessions", "share_of"]
+__all__ = ["Learner", "Teacher", "sample", "sampled", "share_of"]
 
 _BURST_SECONDS = 1.0
 
@@ -56,12 +55,23 @@ def sample(n: int, share: float, most: int, random: np.random.Generator) -> I64:
     return np.sort(random.choice(n, count, replace=False)).astype(np.int64)
 
 
-def sampled_sessions(folded: Folded, rows: I64, most: int) -> Iterator[SessionItems]:
-    """What stood before some of a batch's events that have a prefix."""
+def sampled(
+    folded: Folded, rows: I64, most: int, interner: Interner
+) -> Iterator[tuple[list[SessionItems], list[int]]]:
+    """What stood before some of a batch's events that have a prefix, and the items (small ints)
+    that came: as many at a time as are ranked together.
+
+    `most` distinct items of a session are looked at.
+    """
     prefixes = folded.prefixes
-    for row in rows.tolist():
-        items = prefixes.items[row]
-        yield session_items(items[items != 0][::-1], int(prefixes.length[row]), most)
+    for begin in range(0, len(rows), TOGETHER):
+        some = rows[begin : begin + TOGETHER]
+        sessions = []
+        for row in some.tolist():
+            items = prefixes.items[row]
+            seen = items[items != 0][::-1]
+            sessions.append(session_items(seen, int(prefixes.length[row]), most))
+        yield sessions, interner.index(folded.events.item[prefixes.row[some]]).tolist()
 
 
 class Teacher:
@@ -156,22 +166,18 @@ class Learner:
             return None
         self._allowed -= len(rows)
         value = await self._reader.taught()
-        asked = await asyncio.gather(
-            *(
-                self._recommender.ask(session, weighed=True)
-                for session in sampled_sessions(folded, rows, self._session_items)
-            )
-        )
         teacher = Teacher(unpack_taught(value))
-        events = folded.events.item[folded.prefixes.row[rows]]
-        items = self._reader.interner.index(events).tolist()
-        predictions = [
-            teacher.predict(one.query, item) for one, item in zip(asked, items, strict=True)
-        ]
+        taken = _Taken(Lesson(b"", b""))
+        for sessions, items in sampled(folded, rows, self._session_items, self._reader.interner):
+            batch = await self._recommender.ask_all(sessions, [None] * len(sessions), weighed=True)
+            taken.predictions += [
+                teacher.predict(batch.of(slot).query, item) for slot, item in enumerate(items)
+            ]
         teacher.finish()
-        lesson = continue_from(value, teacher.taught)
-        self._taken = _Taken(lesson, predictions, teacher.learned, teacher.taught.leads)
-        return lesson
+        taken.lesson = continue_from(value, teacher.taught)
+        taken.learned, taken.leads = teacher.learned, teacher.taught.leads
+        self._taken = taken
+        return taken.lesson
 
     def _most(self, n: int) -> int:
         if self._per_second is None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from processors.standing import Standing, rank_of
 from serving.candidates import F32, Query
-from serving.model import PARAMETERS, Model, untaught
+from serving.model import HIDDEN, PARAMETERS, Model, untaught
 
 __all__ = ["STEP", "Prediction", "Taught", "learn", "teach"]
 
@@ -76,21 +76,7 @@ def teach(taught: Taught, query: Query, item: int) -> tuple[Prediction, bool]:
 
 def learn(taught: Taught, lessons: Sequence[tuple[Query, int]]) -> None:
     """One step on at most STEP queries and the places of their true next items."""
-    gradient = np.zeros(PARAMETERS, np.float32)
-    model, change = Model.of(taught.parameters), Model.of(gradient)
-    for query, true in lessons:
-        hidden = model.hidden(query)
-        z = query.base + model.linear @ query.x + model.output @ hidden
-        error = _softmax(z)
-        error[true] -= 1
-        change.output[:] += hidden @ error
-        change.linear[:] += query.x @ error
-        back = (hidden > 0) * (model.output[:, None] * error)
-        change.candidate[:] += query.x @ back.T
-        down = back.sum(axis=1)
-        change.bias[:] += down
-        change.session[:] += query.q[:, None] * down
-    gradient /= len(lessons)
+    gradient = _gradient(taught.parameters, lessons)
     if not np.isfinite(gradient).all():
         return  # one absurd count must not end all learning: what is not a number stays so
     taught.steps += 1
@@ -102,7 +88,29 @@ def learn(taught: Taught, lessons: Sequence[tuple[Query, int]]) -> None:
     taught.parameters = taught.parameters - rate / (1 - BETA1**k) * taught.first / size
 
 
-def _softmax(z: F32) -> F32:
-    chance: F32 = np.exp(z - z.max())
-    chance /= chance.sum()
-    return chance
+def _gradient(parameters: F32, lessons: Sequence[tuple[Query, int]]) -> F32:
+    """(PARAMETERS,) mean gradient of the loss over the lessons, all of them in one pass."""
+    n, m = len(lessons), max(len(query.index) for query, _ in lessons)
+    features = len(lessons[0][0].x)
+    base = np.full((n, m), -np.inf, np.float32)
+    x = np.zeros((features, n, m), np.float32)
+    for place, (query, _) in enumerate(lessons):
+        base[place, : len(query.index)] = query.base
+        x[:, place, : len(query.index)] = query.x
+    q = np.stack([query.q for query, _ in lessons], axis=1)
+    model = Model.of(parameters)
+    hidden = model.hidden_of(x, q)
+    error = model.chances_of(base, x, hidden).astype(np.float32)
+    error[np.arange(n), [true for _, true in lessons]] -= 1
+    gradient = np.zeros(PARAMETERS, np.float32)
+    change = Model.of(gradient)
+    back = (hidden > 0) * (model.output[:, None, None] * error)
+    down = back.sum(axis=2)
+    flat = x.reshape(features, n * m)
+    change.output[:] = hidden.reshape(HIDDEN, n * m) @ error.ravel()
+    change.linear[:] = flat @ error.ravel()
+    change.candidate[:] = flat @ back.reshape(HIDDEN, n * m).T
+    change.bias[:] = down.sum(axis=1)
+    change.session[:] = q @ down.T
+    gradient /= n
+    return gradient

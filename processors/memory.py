@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from processors.repeats import CELLS, repeat_prior
 from processors.session import SessionTable
 from serving.candidates import NOTHING, Lists, Neighbours, Popularity, SessionItems
 from serving.model import Model
-from serving.rank import Asked, Knowledge, Ranker
+from serving.rank import Asked, Batch, Knowledge, Ranker
 from store.layout import pack_sessions, unpack_sessions
 from store.reader import Interner
 from streams.columns import F64, I64, U64
@@ -169,12 +169,15 @@ class MemoryCounts:
         """The candidates after a session, with features where `weighed`: by default, where the
         learned ranking leads.
         """
-        knowledge = self.knowledge()
+        return self.ask_all([items], weighed=weighed).of(0)
+
+    def ask_all(self, items: Sequence[SessionItems], *, weighed: bool | None = None) -> Batch:
+        """The same after many sessions at once."""
         steps = self._ranker.ask(
             items,
-            self.interner.index(items.item),
-            knowledge,
-            None,
+            self.interner.index(np.concatenate([one.item for one in items])),
+            self.knowledge(),
+            [None] * len(items),
             weighed=self.taught.leads if weighed is None else weighed,
         )
         answer: list[Neighbours] | Popularity | None = None
@@ -186,8 +189,8 @@ class MemoryCounts:
                 else:
                     answer = self.popularity(wanted.index)
         except StopIteration as done:
-            asked: Asked = done.value
-            return asked
+            batch: Batch = done.value
+            return batch
 
     def neighbours(self, items: Iterable[int]) -> list[Neighbours]:
         """Neighbours of items given by small ints, decayed to now; NOTHING where none are known."""

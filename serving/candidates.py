@@ -22,10 +22,14 @@ __all__ = [
     "Lists",
     "Neighbours",
     "Popularity",
+    "Queries",
     "Query",
     "Ranked",
     "Session",
     "SessionItems",
+    "Sessions",
+    "Through",
+    "Voted",
     "session_items",
 ]
 
@@ -88,7 +92,7 @@ class SessionItems:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session and what is known of its items, one by one."""
+    """One session and what is known of its items, one by one."""
 
     items: SessionItems
     own: I64
@@ -105,29 +109,118 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class Sessions:
+    """B sessions that are ranked together; their S items stand one session after the other."""
+
+    items: Sequence[SessionItems]
+    start: I64
+    """(B + 1,) where each session's items begin."""
+    slot: I64
+    """(S,) which session each item is of."""
+    own: I64
+    """(S,) small ints."""
+    distance: I64
+    """(S,) steps from the session's end."""
+    lists: Sequence[Neighbours]
+    """S of them."""
+    sessions: F64
+    """(S,), as the next three: see `Session`."""
+    rarity: F64
+    weight: F64
+    prior: F64
+
+    def of(self, slot: int) -> Session:
+        """One of them."""
+        mine = slice(int(self.start[slot]), int(self.start[slot + 1]))
+        return Session(
+            self.items[slot],
+            self.own[mine],
+            self.lists[mine],
+            self.sessions[mine],
+            self.rarity[mine],
+            self.weight[mine],
+            self.prior[mine],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Through:
+    """Lists of candidates that were looked through for a session with few of them."""
+
+    where: I64
+    """(k,) places among the session's own candidates."""
+    lists: Sequence[Neighbours]
+
+
+@dataclass(frozen=True, slots=True)
 class Candidates:
-    """Items to choose from, u of them, each once; those that only two steps lead to stand first."""
+    """Items to choose from after one session, u of them, each once; those that only two steps lead
+    to stand first.
+    """
 
     index: I64
     score: F64
     """By the rule, without the repeat prior."""
     total: float
     """What the votes summed to before they were scaled."""
+    own: I64
+    """(s,) where the session's items stand."""
     place: I64
-    """(s + entries,) where the session's items, then the entries of their lists in order, stand."""
-    row: I64
-    """(entries,) whose list each is of."""
-    indirect: int = 0
+    """(entries,) where the entries of the session's lists, in order, stand."""
+    indirect: int
     """How many only two steps lead to."""
-    two_steps: F64 | None = None
+    two_steps: F64 | None
     """(u,) shares of the two-step votes; None where nobody looked."""
-    through: tuple[I64, Sequence[Neighbours]] | None = None
-    """The items (by place) whose lists were looked at for that, and these lists."""
+    through: Through | None
+
+
+@dataclass(frozen=True, slots=True)
+class Voted:
+    """Candidates of B sessions, U in all, one session after the other: see `Candidates`."""
+
+    start: I64
+    """(B + 1,) where each session's candidates begin."""
+    slot: I64
+    """(U,) which session each is of."""
+    index: I64
+    """(U,)."""
+    score: F64
+    """(U,)."""
+    total: F64
+    """(B,)."""
+    own: I64
+    """(S,) where the sessions' items stand among the U."""
+    place: I64
+    """(E,) where the entries of the sessions' lists, in order, stand among the U."""
+    row: I64
+    """(E,) which of the S lists each entry is of."""
+    indirect: I64
+    """(B,)."""
+    two_steps: F64
+    """(U,) zeros where nobody looked."""
+    through: dict[int, Through]
+    """By session, of those with few candidates."""
+
+    def of(self, slot: int, sessions: Sessions) -> Candidates:
+        """One session's."""
+        a, b = int(self.start[slot]), int(self.start[slot + 1])
+        first, last = (int(sessions.start[slot + end]) for end in (0, 1))
+        entries = self.row.searchsorted([first, last])
+        return Candidates(
+            self.index[a:b],
+            self.score[a:b],
+            float(self.total[slot]),
+            self.own[first:last] - a,
+            self.place[entries[0] : entries[1]] - a,
+            int(self.indirect[slot]),
+            self.two_steps[a:b] if slot in self.through else None,
+            self.through.get(slot),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The best candidates by the rule, m of them, and the features that the model weighs."""
+    """The best candidates of one session by the rule, m of them, and the features of each."""
 
     where: I64
     """(m,) places among the Candidates."""
@@ -136,11 +229,43 @@ class Query:
     rule: F64
     """(m,) scores by the rule."""
     base: F32
-    """(m,) ln of these, from which the model starts."""
+    """(m,) ln of these, from which the model starts; empty where nothing was weighed."""
     x: F32
-    """(FEATURES, m) of each candidate; empty where nobody asked for them."""
+    """(FEATURES, m) of each candidate; empty where nothing was weighed."""
     q: F32
-    """(SHARED,) of the session, the same for all candidates."""
+    """(SHARED,) of the session, the same for all candidates; empty where nothing was weighed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Those of B sessions: rows of M columns, of which each session fills the first `count`."""
+
+    count: I64
+    """(B,)."""
+    where: I64
+    """(B, M) places among the Voted."""
+    index: I64
+    """(B, M)."""
+    rule: F64
+    """(B, M) -inf behind a session's last."""
+    base: F32
+    """(B, M) -inf behind a session's last; (B, 0) where nothing was weighed."""
+    x: F32
+    """(FEATURES, B, M); without columns where nothing was weighed."""
+    q: F32
+    """(SHARED, B)."""
+
+    def of(self, slot: int, begin: int) -> Query:
+        """One session's, whose candidates begin at `begin`."""
+        m = int(self.count[slot])
+        return Query(
+            self.where[slot, :m] - begin,
+            self.index[slot, :m],
+            self.rule[slot, :m],
+            self.base[slot, :m],
+            self.x[:, slot, :m],
+            self.q[:, slot],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,6 @@ class Explanation:
 def explain(ranker: Ranker, asked: Asked, index: I64, score: F64) -> list[Explanation]:
     """Explanations of some of the chosen candidates, with the scores that they were given."""
     session, candidates, query = asked.session, asked.candidates, asked.query
-    s = len(session.own)
     order = {item: place for place, item in enumerate(query.index.tolist())}
     chosen = [order[item] for item in index.tolist()]
     where = query.where[chosen]
@@ -46,7 +45,7 @@ def explain(ranker: Ranker, asked: Asked, index: I64, score: F64) -> list[Explan
     # Direct votes of the session's items, and through whom the two-step ones came.
     direct = votes[:, where]
     if candidates.through is not None:
-        through, lists = candidates.through
+        through, lists = candidates.through.where, candidates.through.lists
         column = {item: place for place, item in enumerate(candidates.index.tolist())}
         steps = np.zeros((len(through), len(candidates.index)))
         for row, (one, shares) in enumerate(zip(lists, ranker.shares(lists), strict=True)):
@@ -54,7 +53,7 @@ def explain(ranker: Ranker, asked: Asked, index: I64, score: F64) -> list[Explan
         total = float((candidates.score[through] @ steps).sum()) + 1e-9
         indirect = BEHIND * (votes[:, through] @ steps)[:, where] / total
         direct = np.where(where < candidates.indirect, indirect, direct)
-    own = candidates.place[:s]
+    own = candidates.own
     rule = query.rule[chosen]
     return [
         Explanation(
@@ -80,7 +79,7 @@ def _votes(asked: Asked) -> F64:
     session, candidates = asked.session, asked.candidates
     s = len(session.own)
     votes = np.zeros((s, len(candidates.index)))
-    at = s
+    at = 0
     for row, (one, weight) in enumerate(zip(session.lists, session.weight.tolist(), strict=True)):
         votes[row, candidates.place[at : at + len(one.index)]] = weight * one.strength
         at += len(one.index)

@@ -9,12 +9,13 @@ fades with distance, which direction counts): weighing them is how the model cho
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from processors.session import WINDOW
-from serving.candidates import F32, Candidates, Popularity, Query, Session
+from serving.candidates import F32, Popularity, Queries, Sessions, Voted
 from streams.columns import F64, I64
 
 __all__ = ["CANDIDATE_FEATURES", "FLOOR", "SESSION_FEATURES", "unweighed", "weigh"]
@@ -101,106 +102,131 @@ def _scales(features: dict[str, _Scale]) -> tuple[F32, F32]:
 _CENTRE, _FACTOR = (part[:, None] for part in _scales(CANDIDATE_FEATURES))
 _Q_CENTRE, _Q_FACTOR = _scales(SESSION_FEATURES)
 _LN_RANK: F32 = np.log(1.0 + np.arange(1000)).astype(np.float32)
-_NO_X, _NO_Q = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
 
 
-def unweighed(where: I64, index: I64, rule: F64) -> Query:
-    """Candidates (m,) in falling order of `rule`, without features."""
-    return Query(where, index, rule, _NO_Q, _NO_X, _NO_Q)
+def unweighed(count: I64, where: I64, index: I64, rule: F64) -> Queries:
+    """Candidates (B, M) in falling order of `rule`, without features."""
+    b = len(count)
+    none = np.zeros((b, 0), np.float32)
+    return Queries(count, where, index, rule, none, none[None], np.zeros((0, b), np.float32))
 
 
 def weigh(
-    query: Query,
-    session: Session,
-    candidates: Candidates,
+    queries: Queries,
+    sessions: Sessions,
+    voted: Voted,
     popularity: Popularity,
-    sessions: int,
-) -> Query:
-    """The same candidates (m,), with their features. `popularity` is theirs, `sessions` the number
-    of all sessions.
+    total: int,
+) -> Queries:
+    """The same candidates (B, M), with their features. `popularity` is that of all of them, session
+    by session, and `total` the number of all sessions.
     """
-    s, m = len(session.own), len(query.index)
-    column = np.full(len(candidates.index), -1)
-    column[query.where] = np.arange(m)
-    place = column[candidates.place]
-    after, before, strength = _grids(place[s:], candidates.row, session, m)
-    totals = np.array([(one.after, one.before) for one in session.lists], np.float32).T
-    totals += FLOOR
-    fast, slow, near = _DECAYED[:, session.items.distance]
-    idf = session.rarity**_IDF_POWER
-    votes = np.array([fast * idf, session.weight, slow * idf, session.rarity], np.float32)
-    x = np.zeros((len(_NAMES), m), np.float32)
-    np.matmul(votes, strength, out=x[0:4])
-    np.matmul(near / totals[0], after, out=x[4])
-    np.matmul(near / totals[1], before, out=x[5])
-    shares = x[:_SHARES]
-    shares /= shares.sum(axis=1, keepdims=True) + _TINY
-    shares += _LEAST_SHARE
-    for back in range(min(s, 2)):
-        np.divide(after[back], totals[0, back], out=x[6 + 2 * back])
-        np.divide(before[back], totals[1, back], out=x[7 + 2 * back])
-    peak = float(x[6].max())
-    x[6:10] += _LEAST_OF_LAST
-    x[10] = after[0]
-    x[11] = before[0]
-    voters = np.count_nonzero(strength, axis=0)
-    x[12] = voters
-    x[13] = popularity.sessions
-    x[14] = popularity.recent
+    b, m = queries.rule.shape
+    shown = np.arange(m) < queries.count[:, None]
+    cell_of = np.full(len(voted.index), -1)
+    cell_of[queries.where[shown]] = shown.ravel().nonzero()[0]
+    x = np.zeros((len(_NAMES), b * m), np.float32)
+    peak = _fill_votes(x, cell_of, sessions, voted, b, m)
+    flat = shown.ravel()
+    x[13, flat] = popularity.sessions
+    x[14, flat] = popularity.recent
     np.divide(x[14] + _LEAST_RECENT, _TREND[0] * x[13] + _TREND[1], out=x[15])
+    voters = x[12].copy()
     x[10:14] += 1
-    x[13] /= sessions + 1
+    x[13] /= total + 1
     x[14] += _LEAST_RECENT
-    if candidates.two_steps is None:
-        x[16] = _NOBODY_LOOKED
-    else:
-        x[16] = candidates.two_steps[query.where] + _LEAST_TWO
+    x[16] = _NOBODY_LOOKED
+    if voted.through:
+        looked = np.zeros(b, np.bool_)
+        looked[list(voted.through)] = True
+        two = (shown & looked[:, None]).ravel()
+        x[16, two] = voted.two_steps[queries.where.ravel()[two]] + _LEAST_TWO
     np.log(x[:_LOGS], out=x[:_LOGS])
-    base = np.log(query.rule + _LEAST_RULE).astype(np.float32)
-    x[_LOGS] = base
-    x[18] = _LN_RANK[:m]
-    best = float(query.rule[0])
-    x[19] = query.rule / max(best, _TINY_SCORE)
-    x[20] = voters / s
-    mine = place[:s]
-    shown = mine >= 0
-    own = mine[shown]
-    x[21, own] = 1
-    if shown[0]:
-        x[22, mine[0]] = 1
-    x[23, own] = np.log(session.prior[shown] + _LEAST_PRIOR)
-    x[24] = query.where < candidates.indirect
+    rule = np.where(shown, queries.rule, 0.0)
+    base = np.log(rule + _LEAST_RULE).astype(np.float32)
+    best = rule[:, 0]
+    sizes = np.diff(sessions.start)
+    by_session = x.reshape(len(_NAMES), b, m)
+    by_session[_LOGS] = base
+    by_session[18] = _LN_RANK[:m]
+    by_session[19] = rule / np.maximum(best, _TINY_SCORE)[:, None]
+    by_session[20] = voters.reshape(b, m) / sizes[:, None]
+    mine = cell_of[voted.own]
+    own = mine >= 0
+    x[21, mine[own]] = 1
+    last = mine[sessions.start[:-1]]
+    x[22, last[last >= 0]] = 1
+    x[23, mine[own]] = np.log(sessions.prior[own] + _LEAST_PRIOR)
+    by_session[24] = queries.where - voted.start[:-1, None] < voted.indirect[:, None]
     x -= _CENTRE
     x *= _FACTOR
-    length = session.items.length
+    q = _session_features(sessions, voted, best, peak, sizes)
+    base[~shown] = -np.inf
+    return replace(queries, base=base, x=by_session, q=q)
+
+
+def _fill_votes(x: F32, cell_of: I64, sessions: Sessions, voted: Voted, b: int, m: int) -> F32:
+    """Fill the rows that sum over the sessions' lists, up to the number of voters; logarithms are
+    still to be taken of the first twelve. Returns the largest share after the last item (b,).
+    """
+    lists = sessions.lists
+    cell = cell_of[voted.place]
+    here = (cell >= 0).nonzero()[0]
+    cell, row = cell[here], voted.row[here]
+    counts = np.concatenate([one.counts for one in lists], axis=1)[:, here]
+    after, before, strength = counts
+    totals = np.array([(one.after, one.before) for one in lists], np.float32).T
+    totals += np.float32(FLOOR)
+    fast, slow, near = _DECAYED[:, sessions.distance]
+    idf = sessions.rarity**_IDF_POWER
+    votes = np.array([fast * idf, sessions.weight, slow * idf, sessions.rarity])[:, row]
+    votes *= strength
+    shares = np.array([near / totals[0], near / totals[1]])[:, row]
+    shares *= counts[:2]
+    cells = b * m
+    for place, weight in enumerate([*votes, *shares]):
+        x[place] = np.bincount(cell, weight, cells)
+    part = x[:_SHARES].reshape(_SHARES, b, m)
+    part /= part.sum(axis=2, keepdims=True) + np.float32(_TINY)
+    x[:_SHARES] += np.float32(_LEAST_SHARE)
+    step = row - sessions.start[sessions.slot[row]]
+    peak = np.zeros(b, np.float32)
+    for back in (0, 1):
+        there = (step == back).nonzero()[0]
+        at, of = cell[there], row[there]
+        x[6 + 2 * back, at] = after[there] / totals[0, of]
+        x[7 + 2 * back, at] = before[there] / totals[1, of]
+        if back == 0:
+            x[10, at], x[11, at] = after[there], before[there]
+            peak = x[6].reshape(b, m).max(axis=1)
+    x[6:10] += np.float32(_LEAST_OF_LAST)
+    x[12] = np.bincount(cell, strength > 0, cells)
+    return peak
+
+
+def _session_features(sessions: Sessions, voted: Voted, best: F64, peak: F32, sizes: I64) -> F32:
+    """(SHARED, b) of each session."""
+    first = sessions.start[:-1]
+    length = np.array([one.length for one in sessions.items], np.float64)
+    looked = np.zeros(len(length))
+    looked[list(voted.through)] = 1
+    after = np.array([sessions.lists[place].after for place in first.tolist()])
     q = np.array(
         [
             length == 1,
             length == 2,
-            3 <= length <= 4,
-            math.log(length),
-            session.prior.sum(),
+            (length >= 3) & (length <= 4),
+            np.log(length),
+            np.add.reduceat(sessions.prior, first),
             best,
-            math.log(1 + session.sessions[0]),
-            math.log(1 + session.lists[0].after),
+            np.log(1 + sessions.sessions[first]),
+            np.log(1 + after),
             peak,
-            s / min(length, WINDOW),
-            candidates.two_steps is not None,
+            sizes / np.minimum(length, WINDOW),
+            looked,
         ],
         np.float32,
     )
-    return Query(query.where, query.index, query.rule, base, x, (q - _Q_CENTRE) * _Q_FACTOR)
-
-
-def _grids(place: I64, row: I64, session: Session, m: int) -> F32:
-    """(3, s, m) counts after, counts before and strengths: session's items by candidates.
-
-    Entries of the lists stand in `row`, and `place` says which candidate each is for; -1: none of
-    the best.
-    """
-    lists = session.lists
-    here = (place >= 0).nonzero()[0]
-    cell = row[here] * m + place[here]
-    grids = np.zeros((3, len(lists) * m), np.float32)
-    grids[:, cell] = np.concatenate([one.counts for one in lists], axis=1)[:, here]
-    return grids.reshape(3, len(lists), m)
+    q -= _Q_CENTRE[:, None]
+    q *= _Q_FACTOR[:, None]
+    return q

@@ -23,6 +23,7 @@ HIDDEN = 24
 _X, _Q = len(CANDIDATE_FEATURES), len(SESSION_FEATURES)
 PARAMETERS = (_X + _Q + 2) * HIDDEN + _X
 """Numbers in a model."""
+_TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +53,32 @@ class Model:
             parameters[b + 2 * HIDDEN :],
         )
 
-    def hidden(self, query: Query) -> F32:
-        """(HIDDEN, m) what the hidden units say."""
-        h: F32 = self.candidate.T @ query.x
-        h += (query.q @ self.session + self.bias)[:, None]
-        return np.maximum(h, 0, out=h)
-
     def chances(self, query: Query) -> F64:
         """(m,) chance of each candidate to be next; they sum to 1."""
-        z = query.base + self.linear @ query.x + self.output @ self.hidden(query)
-        chance: F64 = np.exp(z.astype(np.float64) - z.max())
-        chance /= chance.sum()
-        return chance
+        x, q = query.x[:, None], query.q[:, None]
+        chances: F64 = self.chances_of(query.base[None], x, self.hidden_of(x, q))[0]
+        return chances
+
+    def hidden_of(self, x: F32, q: F32) -> F32:
+        """(HIDDEN, B, M) what the hidden units say of candidates (X, B, M) of sessions (Q, B)."""
+        _, b, m = x.shape
+        h: F32 = (self.candidate.T @ x.reshape(len(x), b * m)).reshape(HIDDEN, b, m)
+        h += (self.session.T @ q + self.bias[:, None])[:, :, None]
+        return np.maximum(h, 0, out=h)
+
+    def chances_of(self, base: F32, x: F32, hidden: F32) -> F64:
+        """(B, M) chances of the candidates of B sessions; 0 where `base` is -inf."""
+        flat = self.linear @ x.reshape(len(x), base.size)
+        flat += self.output @ hidden.reshape(HIDDEN, base.size)
+        z: F64 = flat.reshape(base.shape).astype(np.float64)
+        return _softmax(z + base)
+
+
+def _softmax(z: F64) -> F64:
+    top = z.max(axis=-1, keepdims=True)
+    chance: F64 = np.exp(z - np.where(top > -np.inf, top, 0))  # a session may have no candidate
+    chance /= np.maximum(chance.sum(axis=-1, keepdims=True), _TINY)
+    return chance
 
 
 def untaught() -> F32:

@@ -1,4 +1,4 @@
-"""From a session and its items' neighbours to candidates and scores: the rule. Pure numpy.
+"""From sessions and their items' neighbours to candidates and scores: the rule. Pure numpy.
 
     score(c) = Σ_a d^(events after a in the session) · idf(a)^p · w(a, c)^q,      scaled to sum 1
              + P(the next event repeats c)                          for the session's own items
@@ -15,6 +15,9 @@ Over all items c that they lead to
 
 and those that no item of the session votes for are put behind with score(c) = 10⁻⁶ · two(c).
 
+Sessions are ranked together, as rows of the same arrays: what a call of numpy costs, however little
+it has to do, is most of what a session by itself would cost.
+
 `ask` is the order of the steps. It reads nothing itself: it yields what it needs to know next, so
 that a server, which waits for Redis, and an evaluation in memory walk the same way.
 Next: `features.py` and `model.py`, which weigh the candidates by what the stream has taught.
@@ -23,7 +26,7 @@ Next: `features.py` and `model.py`, which weigh the candidates by what the strea
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,16 +38,30 @@ from serving.candidates import (
     Lists,
     Neighbours,
     Popularity,
+    Queries,
     Query,
     Ranked,
     Session,
     SessionItems,
+    Sessions,
+    Through,
+    Voted,
 )
 from serving.features import FLOOR, unweighed, weigh
 from serving.model import Model
 from streams.columns import F64, I64
 
-__all__ = ["BEHIND", "CANDIDATES", "Asked", "Knowledge", "Ranker", "Steps", "ranked"]
+__all__ = [
+    "BEHIND",
+    "CANDIDATES",
+    "Asked",
+    "Batch",
+    "Knowledge",
+    "Ranker",
+    "Steps",
+    "ranked",
+    "ranked_all",
+]
 
 CANDIDATES = 100
 """Best ones by the rule that go on to be weighed and shown, at most."""
@@ -66,7 +83,7 @@ class Knowledge:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the steps of an answer came to."""
+    """What the steps of one answer came to."""
 
     session: Session
     candidates: Candidates
@@ -75,111 +92,177 @@ class Asked:
     """What is to weigh the query; None: the rule is served as it is."""
 
 
-Steps = Generator[Lists | Counts, Sequence[Neighbours] | Popularity, Asked]
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the steps of B answers came to."""
+
+    sessions: Sessions
+    voted: Voted
+    queries: Queries
+    model: Model | None
+
+    def of(self, slot: int) -> Asked:
+        """One of them."""
+        return Asked(
+            self.sessions.of(slot),
+            self.voted.of(slot, self.sessions),
+            self.queries.of(slot, int(self.voted.start[slot])),
+            self.model,
+        )
+
+
+Steps = Generator[Lists | Counts, Sequence[Neighbours] | Popularity, Batch]
 """Yields Lists, to be sent Neighbours, and Counts, to be sent Popularity."""
 
 
 class Ranker:
-    """Ranks one session after another over a dense array that it keeps."""
+    """Ranks sessions over a dense array that it keeps."""
 
     def __init__(self, settings: RankSettings) -> None:
         self._settings = settings
-        self._mark = np.zeros(1024, np.int64)
-        self._places = np.arange(4096)
+        self._stride = 1024
+        self._mark = np.zeros(self._stride, np.int32)
+        self._places = np.arange(4096, dtype=np.int32)
 
     def ask(
         self,
-        items: SessionItems,
+        items: Sequence[SessionItems],
         own: I64,
         knowledge: Knowledge,
-        excluded: I64 | None,
+        excluded: Sequence[I64 | None],
         *,
         weighed: bool,
     ) -> Steps:
-        """The steps of an answer.
+        """The steps of B answers, for sessions that have at least one item each.
 
-        `own` are the small ints of `items`. Items in `excluded` are left out. Features are there
-        only where `weighed`.
+        `own` are the small ints of all their items in order, and `excluded` of each session the
+        items to be left out. Features are there only where `weighed`.
         """
         lists = yield from _neighbours(own)
-        sessions = (yield from _popularity(own)).sessions
-        session = self._session(items, own, lists, sessions, knowledge)
-        candidates = self.vote(session)
-        through = self._through(candidates, len(own))
-        if len(through):
-            further = yield from _neighbours(candidates.index[through])
-            candidates = self.widen(candidates, through, further)
-        query = self.choose(session, candidates, excluded)
-        if weighed and len(query.index):
-            popularity = yield from _popularity(query.index)
-            query = weigh(query, session, candidates, popularity, knowledge.sessions)
-        return Asked(session, candidates, query, knowledge.model if weighed else None)
+        counts = (yield from _popularity(own)).sessions
+        sessions = self._sessions(items, own, lists, counts, knowledge)
+        voted = self._vote(sessions)
+        through = self._through(voted, sessions)
+        if through:
+            places = np.concatenate([where + voted.start[slot] for slot, where in through.items()])
+            further = yield from _neighbours(voted.index[places])
+            voted = self._widen(voted, through, places, further)
+        queries = self._choose(sessions, voted, excluded)
+        if weighed:
+            popularity = yield from _popularity(queries.index[queries.rule > -np.inf])
+            queries = weigh(queries, sessions, voted, popularity, knowledge.sessions)
+        return Batch(sessions, voted, queries, knowledge.model if weighed else None)
 
-    def _session(
+    def _sessions(
         self,
-        items: SessionItems,
+        items: Sequence[SessionItems],
         own: I64,
         lists: Sequence[Neighbours],
         sessions: F64,
         knowledge: Knowledge,
-    ) -> Session:
+    ) -> Sessions:
         rules = self._settings
+        sizes = [len(one.item) for one in items]
+        distance = np.concatenate([one.distance for one in items])
+        times = np.concatenate([one.times for one in items])
+        slot = np.repeat(np.arange(len(items)), sizes)
+        length = np.array([one.length for one in items], np.int64)[slot]
         known = np.maximum(sessions, 1)
         rarity = 1 + np.log(np.maximum(knowledge.sessions, known) / known)
-        weight = rules.distance_decay ** (items.distance - 1.0) * rarity**rules.idf_power
+        weight = rules.distance_decay ** (distance - 1.0) * rarity**rules.idf_power
         unseen = sessions == 0
         rarity[unseen] = weight[unseen] = 0
-        cells = cell_of(items.distance, items.times, np.int64(items.length))
-        return Session(items, own, lists, sessions, rarity, weight, knowledge.prior[cells])
+        prior = knowledge.prior[cell_of(distance, times, length)]
+        start = np.zeros(len(items) + 1, np.int64)
+        np.cumsum(sizes, out=start[1:])
+        return Sessions(items, start, slot, own, distance, lists, sessions, rarity, weight, prior)
 
-    def vote(self, session: Session) -> Candidates:
-        """The session's own items and all their neighbours, scored by the rule."""
-        lists = session.lists
-        index, place = self._once([session.own, *[one.index for one in lists]])
+    def _vote(self, sessions: Sessions) -> Voted:
+        """The sessions' own items and all their neighbours, scored by the rule."""
+        lists, b = sessions.lists, len(sessions.items)
+        sizes = np.array([len(one.index) for one in lists])
+        row = np.repeat(np.arange(len(lists)), sizes)
+        # Own items and lists of one session stand together, so that its candidates do.
+        known = np.concatenate([sessions.own, *[one.index for one in lists]])
+        slot = np.concatenate([sessions.slot, sessions.slot[row]])
+        index, slots, place = self._once(known, slot, b)
+        s = len(sessions.own)
         strength = np.concatenate([one.strength for one in lists])
-        row = np.repeat(np.arange(len(lists)), [len(one.index) for one in lists])
-        strength *= session.weight[row]
-        score: F64 = np.bincount(place[len(session.own) :], strength, len(index)).astype(np.float64)
-        total = float(score.sum())
-        if total > 0:
-            score /= total
-        return Candidates(index, score, total, place, row)
+        strength *= sessions.weight[row]
+        score: F64 = np.bincount(place[s:], strength, len(index)).astype(np.float64)
+        start = slots.searchsorted(np.arange(b + 1))
+        total: F64 = np.add.reduceat(score, start[:-1])
+        score /= np.where(total > 0, total, 1)[slots]
+        return Voted(
+            start,
+            slots,
+            index,
+            score,
+            total,
+            place[:s],
+            place[s:],
+            row,
+            np.zeros(b, np.int64),
+            np.zeros(len(index)),
+            {},
+        )
 
-    def _through(self, candidates: Candidates, s: int) -> I64:
-        """Places of the best voted candidates through which to look further, if need be."""
+    def _through(self, voted: Voted, sessions: Sessions) -> dict[int, I64]:
+        """Where candidates are few: places, among a session's own, through which to look on."""
         rules = self._settings
-        if len(candidates.index) >= rules.widen_below or not candidates.total:
-            return np.zeros(0, np.int64)
-        votes = candidates.score.copy()
-        votes[candidates.place[:s]] = 0
-        best = np.argsort(-votes, kind="stable")[: rules.widen_by]
-        return best[votes[best] > 0]
+        few = (np.diff(voted.start) < rules.widen_below) & (voted.total > 0)
+        found: dict[int, I64] = {}
+        for slot in few.nonzero()[0].tolist():
+            begin, end = voted.start[slot], voted.start[slot + 1]
+            votes = voted.score[begin:end].copy()
+            votes[voted.own[sessions.start[slot] : sessions.start[slot + 1]] - begin] = 0
+            best = np.argsort(-votes, kind="stable")[: rules.widen_by]
+            best = best[votes[best] > 0]
+            if len(best):
+                found[slot] = best
+        return found
 
-    def widen(
-        self, candidates: Candidates, through: I64, lists: Sequence[Neighbours]
-    ) -> Candidates:
-        """Put behind what only the lists of the candidates at `through` lead to."""
-        index, place = self._once([*[one.index for one in lists], candidates.index])
-        entries = len(place) - len(candidates.index)
+    def _widen(
+        self, voted: Voted, through: dict[int, I64], places: I64, lists: Sequence[Neighbours]
+    ) -> Voted:
+        """Put behind what only the lists of the candidates at `places` lead to."""
+        b = len(voted.total)
+        sizes = [len(one.index) for one in lists]
+        slot = np.concatenate([np.repeat(voted.slot[places], sizes), voted.slot])
+        known = np.concatenate([*[one.index for one in lists], voted.index])
+        index, slots, place = self._once(known, slot, b)
+        entries = sum(sizes)
         parts = [
             share * vote
-            for share, vote in zip(self.shares(lists), candidates.score[through], strict=True)
+            for share, vote in zip(self.shares(lists), voted.score[places], strict=True)
         ]
         votes: F64 = np.bincount(place[:entries], np.concatenate(parts), len(index)).astype(
             np.float64
         )
-        votes /= votes.sum() + 1e-9
-        # `_once` lists items in the order of where they stand last, so known ones come last.
-        new = len(index) - len(candidates.index)
-        return Candidates(
-            index,
-            np.concatenate([BEHIND * votes[:new], candidates.score]),
-            candidates.total,
-            candidates.place + new,
-            candidates.row,
-            new,
-            votes,
-            (through + new, lists),
+        start = slots.searchsorted(np.arange(b + 1))
+        votes /= (np.add.reduceat(votes, start[:-1]) + 1e-9)[slots]
+        # Items come in the order of their last entries, so known ones come last.
+        moved = place[entries:]
+        score = BEHIND * votes
+        score[moved] = voted.score
+        new = np.diff(start) - np.diff(voted.start)
+        found: dict[int, Through] = {}
+        at = 0
+        for one, where in through.items():
+            mine = lists[at : at + len(where)]
+            found[one] = Through(where + new[one], mine)
+            at += len(where)
+        return replace(
+            voted,
+            start=start,
+            slot=slots,
+            index=index,
+            score=score,
+            own=moved[voted.own],
+            place=moved[voted.place],
+            indirect=new,
+            two_steps=votes,
+            through=found,
         )
 
     def shares(self, lists: Sequence[Neighbours]) -> list[F64]:
@@ -187,39 +270,64 @@ class Ranker:
         weights = [one.forward + self._settings.backward * one.backward for one in lists]
         return [weight / (weight.sum() + FLOOR) for weight in weights]
 
-    def choose(self, session: Session, candidates: Candidates, excluded: I64 | None) -> Query:
+    def _choose(self, sessions: Sessions, voted: Voted, excluded: Sequence[I64 | None]) -> Queries:
         """The best candidates in falling order of the whole rule; features are still to come."""
-        score = candidates.score.copy()
-        score[candidates.place[: len(session.own)]] += session.prior
-        index = candidates.index
-        where = np.arange(len(index))
-        if excluded is not None and len(excluded):
-            where = where[~np.isin(index, excluded)]
-        value = score[where]
-        if len(where) > CANDIDATES:
-            bound = np.partition(value, len(value) - CANDIDATES)[len(value) - CANDIDATES]
-            best = value >= bound
-            where, value = where[best], value[best]
-        order = np.lexsort((index[where], -value))[:CANDIDATES]
-        where = where[order]
-        return unweighed(where, index[where], value[order])
+        value = voted.score.copy()
+        value[voted.own] += sessions.prior
+        for slot, some in enumerate(excluded):
+            if some is not None and len(some):
+                mine = slice(voted.start[slot], voted.start[slot + 1])
+                value[mine][np.isin(voted.index[mine], some)] = -np.inf
+        b, width = len(sessions.items), int(np.diff(voted.start).max())
+        if width > CANDIDATES:
+            rule = np.full((b, width), -np.inf)
+            rule[voted.slot, np.arange(len(value)) - voted.start[voted.slot]] = value
+            rule.partition(width - CANDIDATES, axis=1)
+            # Ties with the last of the best stay for now, and are told apart by their order.
+            value[value < rule[voted.slot, width - CANDIDATES]] = -np.inf
+        where = (value > -np.inf).nonzero()[0]
+        owner = voted.slot[where]
+        count = np.bincount(owner, minlength=b)
+        width = max(1, int(count.max()))
+        at = owner, np.arange(len(where)) - (np.cumsum(count) - count)[owner]
+        rule = np.full((b, width), -np.inf)
+        places, index = np.zeros((2, b, width), np.int64)
+        rule[at], places[at], index[at] = value[where], where, voted.index[where]
+        order = np.lexsort((index, -rule))[:, :CANDIDATES]
+        return unweighed(
+            np.minimum(count, CANDIDATES),
+            np.take_along_axis(places, order, 1),
+            np.take_along_axis(index, order, 1),
+            np.take_along_axis(rule, order, 1),
+        )
 
-    def _once(self, parts: list[I64]) -> tuple[I64, I64]:
-        """Every int of the parts once, and where each of their entries stands among these.
+    def _once(self, known: I64, slot: I64, b: int) -> tuple[I64, I64, I64]:
+        """Every int of each of `b` slots once, whose it is, and where each entry stands among them.
 
-        They come in the order of their last entries.
+        They come slot by slot, and in each in the order of their last entries.
         """
-        known = np.concatenate(parts)
-        if len(known) > len(self._places):
-            self._places = np.arange(2 * len(known))
+        n = len(known)
+        if n > len(self._places):
+            self._places = np.arange(2 * n, dtype=np.int32)
         largest = int(known.max(initial=0))
-        if largest >= len(self._mark):
-            self._mark = np.zeros(max(2 * len(self._mark), largest + 1), np.int64)
-        places, mark = self._places[: len(known)], self._mark
-        mark[known] = places
-        last = mark[known]
+        while largest >= self._stride:
+            self._stride *= 2
+        if b * self._stride > len(self._mark):
+            self._mark = np.zeros(b * self._stride, np.int32)
+        if b > 1:
+            order = np.argsort(slot, kind="stable")
+            known, slot = known[order], slot[order]
+        places, mark = self._places[:n], self._mark
+        key = known + slot * self._stride
+        mark[key] = places
+        last = mark[key]
         once = last == places
-        return known[once], (np.cumsum(once) - 1)[last]
+        place = (np.cumsum(once) - 1)[last]
+        if b > 1:
+            back = np.empty(n, np.int64)
+            back[order] = place
+            place = back
+        return known[once], slot[once], place
 
 
 def ranked(query: Query, model: Model | None, n: int) -> Ranked:
@@ -229,6 +337,19 @@ def ranked(query: Query, model: Model | None, n: int) -> Ranked:
     chance = model.chances(query)
     order = np.lexsort((query.index, -chance))[:n]
     return Ranked(query.index[order], chance[order])
+
+
+def ranked_all(batch: Batch, n: int) -> tuple[I64, F64]:
+    """(B, ≤ n) the best of each session and their scores, as `ranked` says; behind a session's
+    `count` stands nothing of meaning.
+    """
+    queries, model = batch.queries, batch.model
+    if model is None:
+        return queries.index[:, :n], queries.rule[:, :n]
+    chance = model.chances_of(queries.base, queries.x, model.hidden_of(queries.x, queries.q))
+    # What is behind the last has no chance, and must not tie with what has hardly one.
+    order = np.lexsort((queries.index, -np.where(queries.rule > -np.inf, chance, -1)))[:, :n]
+    return np.take_along_axis(queries.index, order, 1), np.take_along_axis(chance, order, 1)
 
 
 def _neighbours(

@@ -8,6 +8,7 @@ At the last place of a share of the answers, a new item takes the place of the o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,11 +21,12 @@ from serving.candidates import Lists, Neighbours, Popularity, Ranked, SessionIte
 from serving.diversity import diversify
 from serving.explain import Explanation, explain, of_trending
 from serving.filling import fill_up
-from serving.rank import CANDIDATES, Asked, Ranker, ranked
+from serving.rank import CANDIDATES, Asked, Batch, Ranker, ranked, ranked_all
 from store.reader import StoreReader
+from store.shared import Batched
 from streams.columns import F64, U64
 
-__all__ = ["Choice", "Recommender", "Relation", "Scored"]
+__all__ = ["TOGETHER", "Choice", "Recommender", "Relation", "Scored"]
 
 _LEAST_EXPLORED = 5
 """In a shorter answer, the last place is too much to give away."""
@@ -64,6 +66,13 @@ class Choice:
     explain: bool = False
 
 
+TOGETHER = 32
+"""Sessions that are ranked together, at most: more would make the first ones wait, and take memory
+by the number of known items."""
+_Wanted = tuple[SessionItems, int, U64 | None]
+"""A session, how many items, and which not."""
+
+
 class Recommender:
     """Answers from one reader with one ranker; safe for concurrent requests of one event loop."""
 
@@ -78,6 +87,7 @@ class Recommender:
         self._explored_share = settings.explore.share
         self._random = random or np.random.default_rng()
         self._ranker = Ranker(settings.rank)
+        self._ranked = Batched(self._rank_all, TOGETHER)
         self._most = settings.rank.session_items
         self._disliked = (
             list(settings.events.weights).index("dislike")
@@ -142,13 +152,23 @@ class Recommender:
         """The candidates after a session, with features where `weighed`: by default, where the
         learned ranking leads. Raises redis.RedisError.
         """
+        return (await self.ask_all([session], [left_out], weighed=weighed)).of(0)
+
+    async def ask_all(
+        self,
+        sessions: Sequence[SessionItems],
+        left_out: Sequence[U64 | None],
+        *,
+        weighed: bool | None = None,
+    ) -> Batch:
+        """The same after many sessions at once, each of at least one item."""
         reader, interner = self._reader, self._reader.interner
         knowledge = await reader.knowledge()
         steps = self._ranker.ask(
-            session,
-            interner.index(session.item),
+            sessions,
+            interner.index(np.concatenate([one.item for one in sessions])),
             knowledge,
-            None if left_out is None else interner.index(left_out),
+            [None if out is None else interner.index(out) for out in left_out],
             weighed=knowledge.model is not None if weighed is None else weighed,
         )
         answer: list[Neighbours] | Popularity | None = None
@@ -160,19 +180,20 @@ class Recommender:
                 else:
                     answer = await reader.popularity(wanted.index)
         except StopIteration as done:
-            asked: Asked = done.value
-            return asked
+            batch: Batch = done.value
+            return batch
 
     async def _rank(self, session: SessionItems, choice: Choice, left_out: U64 | None) -> Scored:
         if not len(session.item):
             none = () if choice.explain else None
             return Scored(np.zeros(0, np.uint64), np.zeros(0), none)
+        if not choice.explain and not choice.diversity:
+            return await self._ranked.get((session, choice.n, left_out))
         asked = await self.ask(session, left_out)
-        model = asked.model
-        if choice.diversity > 0:
-            found = await self._differ(ranked(asked.query, model, CANDIDATES), choice)
+        if choice.diversity:
+            found = await self._differ(ranked(asked.query, asked.model, CANDIDATES), choice)
         else:
-            found = ranked(asked.query, model, choice.n)
+            found = ranked(asked.query, asked.model, choice.n)
         return Scored(
             self._reader.interner.ids(found.index),
             found.score,
@@ -180,6 +201,16 @@ class Recommender:
             if choice.explain
             else None,
         )
+
+    async def _rank_all(self, wanted: list[_Wanted]) -> list[Scored]:
+        """What requests of one moment want, ranked together."""
+        batch = await self.ask_all(
+            [session for session, _, _ in wanted], [left_out for _, _, left_out in wanted]
+        )
+        index, score = ranked_all(batch, max(n for _, n, _ in wanted))
+        ids = self._reader.interner.ids(index)
+        counts = np.minimum(batch.queries.count, [n for _, n, _ in wanted]).tolist()
+        return [Scored(ids[slot, :k], score[slot, :k]) for slot, k in enumerate(counts)]
 
     async def _differ(self, found: Ranked, choice: Choice) -> Ranked:
         lists = await self._reader.neighbours(self._reader.interner.ids(found.index))

@@ -227,6 +227,12 @@ class StoreReader:
         fields: dict[bytes, bytes] = await self._redis.hgetall(self._keys.stats + b"t")  # type: ignore[assignment]
         return {name.decode(): int(value) for name, value in fields.items()}
 
+    def forget(self) -> None:
+        """Read everything but names anew: where weeks pass in seconds, a second is long."""
+        self._known.forget()
+        self._lists.clear()
+        self._statistics.forget()
+
     async def ping(self) -> None:
         """Raises when the store does not answer."""
         await self._redis.ping()

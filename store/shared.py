@@ -1,4 +1,4 @@
-"""Reads that requests share: what all want at one moment, and what changes slowly."""
+"""What requests share: reads and work of one moment, and what changes slowly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["Refreshed", "Together"]
+__all__ = ["Batched", "Refreshed", "Together"]
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -61,6 +61,51 @@ class Together(Generic[K, V]):
                 future.set_result([found[key] for key in keys])
 
 
+class Batched(Generic[K, V]):
+    """Does for several requests together what each asks for by itself, in the way of `Together`."""
+
+    def __init__(self, work: Callable[[list[K]], Awaitable[Sequence[V]]], most: int) -> None:
+        """`work` takes at most `most` questions, not all of them different, and gives an answer to
+        each, in order.
+        """
+        self._work = work
+        self._most = most
+        self._waiting: list[tuple[K, asyncio.Future[V]]] = []
+        self._working: asyncio.Task[None] | None = None
+
+    async def get(self, question: K) -> V:
+        """The answer. Raises what working it out raises."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[V] = loop.create_future()
+        self._waiting.append((question, future))
+        if self._working is None:
+            self._working = loop.create_task(self._work_on())
+        return await future
+
+    async def _work_on(self) -> None:
+        try:
+            while self._waiting:
+                some, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                # Whoever gave up needs no answer.
+                some = [(question, future) for question, future in some if not future.done()]
+                if some:
+                    await self._answer(some)
+        finally:
+            self._working = None
+
+    async def _answer(self, some: list[tuple[K, asyncio.Future[V]]]) -> None:
+        try:
+            answers = await self._work([question for question, _ in some])
+        except Exception as error:  # whoever waits gets it
+            for _, future in some:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(some, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+
 class Refreshed(Generic[T]):
     """A value that is read anew once it is `seconds` old, by one request while others use the old.
 
@@ -85,6 +130,10 @@ class Refreshed(Generic[T]):
             return kept[1]
         # One waiting request that is given up must not take the others' answer with it.
         return await asyncio.shield(self._reading)
+
+    def forget(self) -> None:
+        """Read anew next time."""
+        self._kept = None
 
     async def _refresh(self) -> T:
         began = time.monotonic()

@@ -39,6 +39,10 @@ class Statistics:
         """
         return self._sessions[index], self._recent[index], self._recent_at[index]
 
+    def forget(self) -> None:
+        """Everything is stale."""
+        self._until.fill(-np.inf)
+
     def _grow(self, size: int) -> None:
         old = len(self._sessions)
         if size <= old:

@@ -27,7 +27,7 @@ from processors.repeats import CELLS, cell_of
 from serving.candidates import F32, Counts, Lists, Neighbours, Popularity, session_items
 from serving.features import CANDIDATE_FEATURES, SESSION_FEATURES
 from serving.model import HIDDEN, Model
-from serving.rank import Asked, Knowledge, Ranker
+from serving.rank import Asked, Batch, Knowledge, Ranker
 from streams.columns import F64, I64
 from tests import oracle
 
@@ -398,6 +398,11 @@ class Ids:
         self.hash = dict(zip(names, hashes, strict=True))
         self.of_hash = {value: name for name, value in self.hash.items()}
         self._random = random
+        self._shuffled = True
+
+    def keep_order(self) -> None:
+        """Lists come in the same order from now on."""
+        self._shuffled = False
 
     def ints(self, names: Sequence[str]) -> I64:
         """(n,)."""
@@ -410,7 +415,8 @@ class Ids:
     def neighbours(self, world: World, item: str) -> Neighbours:
         """The item's list, in any order."""
         near = list(world.forward.get(item, {}))
-        self._random.shuffle(near)
+        if self._shuffled:
+            self._random.shuffle(near)
         return Neighbours.of(
             self.ints(near),
             np.array([world.forward[item][one] for one in near], np.float32),
@@ -429,6 +435,20 @@ def asked_of(
     weighed: bool = True,
     model: Model | None = None,
 ) -> Asked:
+    """One session by itself."""
+    return batch_of(ranker, world, ids, [session], [excluded], weighed=weighed, model=model).of(0)
+
+
+def batch_of(
+    ranker: Ranker,
+    world: World,
+    ids: Ids,
+    sessions: Sequence[Sequence[str]],
+    excluded: Sequence[Sequence[str] | None],
+    *,
+    weighed: bool = True,
+    model: Model | None = None,
+) -> Batch:
     """Walk the steps of `Ranker.ask`, and answer each from the world."""
     prior: F64 = np.zeros(CELLS)
     cells = np.array(list(world.prior), np.int64)
@@ -437,13 +457,19 @@ def asked_of(
         prior[cell_of(rows[:, 0], rows[:, 1], np.int64(2**bits))] = [
             world.prior[d, t, bits] for d, t, _ in rows.tolist()
         ]
-    hashes = np.array([ids.hash[item] for item in session], np.uint64)
-    items = session_items(hashes, len(session), world.rules.session_items)
+    items = [
+        session_items(
+            np.array([ids.hash[item] for item in session], np.uint64),
+            len(session),
+            world.rules.session_items,
+        )
+        for session in sessions
+    ]
     steps = ranker.ask(
         items,
-        ids.ints([ids.of_hash[one] for one in items.item.tolist()]),
+        ids.ints([ids.of_hash[one] for some in items for one in some.item.tolist()]),
         Knowledge(world.sessions, 0, prior, model),
-        None if excluded is None else ids.ints(excluded),
+        [None if some is None else ids.ints(some) for some in excluded],
         weighed=weighed,
     )
     answer: list[Neighbours] | Popularity | None = None
@@ -460,5 +486,5 @@ def asked_of(
                     np.array([world.recent.get(name, 0.0) for name in names], np.float64),
                 )
     except StopIteration as done:
-        asked: Asked = done.value
-        return asked
+        batch: Batch = done.value
+        return batch

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 from serving.features import CANDIDATE_FEATURES, SESSION_FEATURES
 from serving.model import PARAMETERS, Model, untaught
-from serving.rank import Asked, Ranker, ranked
+from serving.rank import Asked, Ranker, ranked, ranked_all
 from tests.ranking_oracle import (
     Ids,
     Network,
     Told,
     World,
     asked_of,
+    batch_of,
     chosen_of,
     features_of,
     random_parameters,
@@ -167,6 +168,58 @@ def test_more_candidates_than_are_weighed() -> None:
     asked = asked_of(Ranker(world.rules), world, ids, session)
     assert asked.query.x.shape[1] == 100
     assert ids.names(asked.query.index) == chosen_of(told, [], ids.index)
+
+
+@settings(max_examples=60, deadline=None, print_blob=True)
+@given(seed=seeds)
+def test_sessions_are_ranked_together_as_each_by_itself(seed: int) -> None:
+    random = Random(seed)
+    world = any_world(random)
+    ids = Ids(random, world.items)
+    sessions = [random_session(random, world) for _ in range(random.choice([2, 5, 20]))]
+    out = [
+        random.sample(world.items, len(world.items) // 4) if random.random() < 0.3 else None
+        for _ in sessions
+    ]
+    model = Model.of(random_parameters(random, PARAMETERS)) if seed % 2 else None
+    ids.keep_order()
+    together = batch_of(
+        Ranker(world.rules), world, ids, sessions, out, weighed=model is not None, model=model
+    )
+    index, score = ranked_all(together, 7)
+    for slot, (session, excluded) in enumerate(zip(sessions, out, strict=True)):
+        alone = asked_of(
+            Ranker(world.rules),
+            world,
+            ids,
+            session,
+            excluded,
+            weighed=model is not None,
+            model=model,
+        )
+        one = together.of(slot)
+        assert one.candidates.index.tolist() == alone.candidates.index.tolist()
+        assert one.candidates.indirect == alone.candidates.indirect
+        for name in ("own", "place"):
+            told = getattr(one.candidates, name), getattr(alone.candidates, name)
+            assert told[0].tolist() == told[1].tolist(), name
+        for name in ("where", "index"):
+            told = getattr(one.query, name), getattr(alone.query, name)
+            assert told[0].tolist() == told[1].tolist(), name
+        for name in ("rule", "base", "x", "q"):
+            told = getattr(one.query, name), getattr(alone.query, name)
+            assert told[0] == pytest.approx(told[1], rel=1e-5, abs=1e-5), name
+        best = ranked(alone.query, model, 7)
+        count = min(7, len(alone.query.index))
+        assert len(best.index) == count
+        assert score[slot, :count].tolist() == pytest.approx(best.score.tolist(), rel=1e-4)
+        chances = dict(zip(index[slot, :count].tolist(), score[slot, :count].tolist(), strict=True))
+        known = dict(zip(best.index.tolist(), best.score.tolist(), strict=True))
+        # Scores that differ by rounding alone may stand either way round.
+        assert all(
+            chance == pytest.approx(known.get(one, best.score[-1]), rel=1e-4)
+            for one, chance in chances.items()
+        )
 
 
 @settings(max_examples=60, deadline=None, print_blob=True)

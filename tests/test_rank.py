@@ -53,7 +53,7 @@ def asked(
     excluded: I64 | None = None,
 ) -> Ranked:
     """Walk the steps of an answer; `known` are neighbours of small ints, and sessions with them."""
-    steps = ranker.ask(items, own, knowledge, excluded, weighed=False)
+    steps = ranker.ask([items], own, knowledge, [excluded], weighed=False)
     wanted = next(steps)
     try:
         while True:
@@ -64,7 +64,7 @@ def asked(
                 sessions = np.array([count for _, count in found], np.float64)
                 wanted = steps.send(Popularity(sessions, np.zeros(len(found))))
     except StopIteration as done:
-        return best(done.value.query, None, n)
+        return best(done.value.of(0).query, None, n)
 
 
 def neighbours(index: I64, weight: F64, power: float) -> Neighbours:
