@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import hiredis
 from redis.asyncio import Redis
+from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -10,6 +14,18 @@ from config.errors import SettingsError
 from config.settings import Settings
 
 __all__ = ["connect"]
+
+
+class _Packed(Connection):
+    """Commands of thousands of keys are put together in C: redis-py does so in its blocking client
+    alone.
+    """
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        first = args[0]
+        # A command of two words ("SCRIPT LOAD") comes as one argument.
+        words = (first.encode() if isinstance(first, str) else first).split()
+        return [hiredis.pack_command((*words, *args[1:]))]
 
 
 def connect(settings: Settings) -> Redis:
@@ -23,6 +39,7 @@ def connect(settings: Settings) -> Redis:
     try:
         client: Redis = Redis.from_url(
             settings.redis.url,
+            connection_class=_Packed,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             # Once more for a connection that was closed while idle; who calls knows better when

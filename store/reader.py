@@ -159,7 +159,7 @@ class StoreReader:
         return self._parse(await self._values.get(keys))[0]
 
     async def popularity(self, index: I64) -> Popularity:
-        """How popular items, given by small ints, are; at most a second old."""
+        """How popular items, given by small ints, are; of known ones at most ten seconds old."""
         stale = self._statistics.stale(index, time.monotonic())
         if len(stale):
             await self._counts_together.get(stale.tolist())
@@ -248,7 +248,7 @@ class StoreReader:
         self._statistics.put(
             places,
             unpack_statistics(await self._read_values(keys)),
-            time.monotonic() + _SLOW_SECONDS,
+            time.monotonic(),
         )
         return [None] * len(index)
 
@@ -262,9 +262,7 @@ class StoreReader:
         # Whoever asks for an item's neighbours wants to know how often it occurs, too.
         stale = self._statistics.stale(self.interner.index(hashes), time.monotonic())
         values = await self._read_values(keys + self._keys.statistics(self.interner.ids(stale)))
-        self._statistics.put(
-            stale, unpack_statistics(values[len(keys) :]), time.monotonic() + _SLOW_SECONDS
-        )
+        self._statistics.put(stale, unpack_statistics(values[len(keys) :]), time.monotonic())
         values = values[: len(keys)]
         if len(self._lists) > _KEPT_LISTS:
             self._lists.clear()

@@ -10,6 +10,9 @@ from streams.columns import F64, I64
 __all__ = ["Statistics"]
 
 
+_KNOWN_SECONDS, _NEW_SECONDS = 10.0, 0.25
+
+
 class Statistics:
     """Grows with the ints that are put in; what was never put in is 0 and stale."""
 
@@ -24,13 +27,14 @@ class Statistics:
         self._grow(int(index.max(initial=0)) + 1)
         return index[self._until[index] < now]
 
-    def put(self, index: I64, found: npt.NDArray[np.void], until: float) -> None:
+    def put(self, index: I64, found: npt.NDArray[np.void], now: float) -> None:
         """Keep statistics as `store.layout.unpack_statistics` gives them."""
         self._grow(int(index.max(initial=0)) + 1)
         self._sessions[index] = found["sessions"]
         self._recent[index] = found["recent"]
         self._recent_at[index] = found["recent_at"]
-        self._until[index] = until
+        # How popular an item is changes slowly; that it exists at all, at once.
+        self._until[index] = now + np.where(found["sessions"] > 0, _KNOWN_SECONDS, _NEW_SECONDS)
 
     def of(self, index: I64) -> tuple[F64, F64, I64]:
         """Sessions with each item, its recent events, and the times (s) to which these decayed.
