@@ -26,7 +26,8 @@ from processors.metrics import count_lesson
 from serving.candidates import Query, SessionItems, session_items
 from serving.recommend import TOGETHER, Recommender
 from store.commit import Lesson
-from store.reader import Interner, StoreReader
+from store.interner import Interner
+from store.reader import StoreReader
 from store.taught import continue_from, unpack_taught
 from streams.columns import I64
 

@@ -27,8 +27,8 @@ from processors.session import SessionTable
 from serving.candidates import NOTHING, Lists, Neighbours, Popularity, SessionItems
 from serving.model import Model
 from serving.rank import Asked, Batch, Knowledge, Ranker
+from store.interner import Interner
 from store.layout import pack_sessions, unpack_sessions
-from store.reader import Interner
 from streams.columns import F64, I64, U64
 
 __all__ = ["EventParts", "MemoryCounts", "MemorySessions"]

@@ -1,5 +1,8 @@
-"""What is answered: HTTP around one pure ranking function.
+"""What is answered: HTTP around one ranking, which is pure.
 
-`rank.py` scores, `recommend.py` reads what it needs and calls it, `app.py` and the `routes_*`
-modules speak HTTP, `console/` is the page at `/`.
+`candidates.py` names what it is made of, `rank.py` scores by the rule, `features.py` and `model.py`
+weigh the best once more by what the stream has taught; `diversity.py`, `filling.py` and
+`explain.py` are what else an answer may want. `recommend.py` reads what all of them need and calls
+them, `answers.py` encodes; `app.py` and the `routes_*` modules speak HTTP, `console/` is the page
+at `/`.
 """

@@ -33,7 +33,8 @@ from serving.explain import Explanation
 from serving.exploration import Exposures
 from serving.outage import Outage, StoreDown
 from serving.recommend import Choice, Recommender, Relation, Scored
-from store.reader import ItemText, StoreReader
+from store.found import ItemText
+from store.reader import StoreReader
 from store.shared import Together
 from streams.columns import U64
 

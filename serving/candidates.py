@@ -1,6 +1,6 @@
 """What the ranking is made of: a session, its items' neighbours, candidates and their features.
 
-Small ints stand for items (`store.reader.Interner`), so that all of it fits arrays.
+Small ints stand for items (`store.interner.Interner`), so that all of it fits arrays.
 """
 
 from __future__ import annotations

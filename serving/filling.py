@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from store.reader import Trending
+from store.found import Trending
 from streams.columns import F64, U64
 
 __all__ = ["fill_up"]

@@ -16,12 +16,12 @@ import numpy as np
 
 from config.settings import Settings
 from processors.popularity import WINDOWS
-from processors.session import SessionTable
 from serving.candidates import Lists, Neighbours, Popularity, Ranked, SessionItems, session_items
 from serving.diversity import diversify
 from serving.explain import Explanation, explain, of_trending
 from serving.filling import fill_up
 from serving.rank import CANDIDATES, Asked, Batch, Ranker, ranked, ranked_all
+from store.found import History
 from store.reader import StoreReader
 from store.shared import Batched
 from streams.columns import F64, U64
@@ -66,15 +66,37 @@ class Choice:
     explain: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What one request wants to have worked out."""
+
+    choice: Choice
+    session: SessionItems | None = None
+    """In place of what the choice says; nothing is filled up then."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What came of it."""
+
+    scored: Scored
+    ranked: int
+    """How many of the items are ranked and not just trending."""
+    left_out: U64 | None
+    """What must not be shown."""
+
+
 TOGETHER = 32
 """Sessions that are ranked together, at most: more would make the first ones wait, and take memory
 by the number of known items."""
-_Wanted = tuple[SessionItems, int, U64 | None]
-"""A session, how many items, and which not."""
+_NOTHING = Scored(np.zeros(0, np.uint64), np.zeros(0))
 
 
 class Recommender:
-    """Answers from one reader with one ranker; safe for concurrent requests of one event loop."""
+    """Answers from one reader with one ranker; safe for concurrent requests of one event loop.
+
+    Requests of the same moment are worked out together: one read of each kind, one ranking.
+    """
 
     def __init__(
         self,
@@ -87,7 +109,7 @@ class Recommender:
         self._explored_share = settings.explore.share
         self._random = random or np.random.default_rng()
         self._ranker = Ranker(settings.rank)
-        self._ranked = Batched(self._rank_all, TOGETHER)
+        self._together = Batched(self._work, TOGETHER)
         self._most = settings.rank.session_items
         self._disliked = (
             list(settings.events.weights).index("dislike")
@@ -100,29 +122,18 @@ class Recommender:
 
         Raises redis.RedisError.
         """
-        found, ranked, left_out = await self._best(choice)
+        found = await self._together.get(_Task(choice))
         if self._random.random() < self._explored_share:
-            return await self._explore(found, ranked, left_out)
-        return found
+            return await self._explore(found)
+        return found.scored
 
     async def best(self, choice: Choice) -> Scored:
         """As `recommend`, without new items that are there to be tried."""
-        return (await self._best(choice))[0]
-
-    async def _best(self, choice: Choice) -> tuple[Scored, int, U64 | None]:
-        """The best items, how many of them are ranked and not just trending, and what must not be
-        shown.
-        """
-        history = await self._reader.history(choice.user) if choice.user is not None else None
-        events, length, left_out = self._session(choice, history)
-        session = session_items(events, length, self._most)
-        found = await self._rank(session, choice, left_out)
-        filled = await self._fill_up(found, choice, session, left_out)
-        return filled, len(found.item), left_out
+        return (await self._together.get(_Task(choice))).scored
 
     async def rank(self, session: SessionItems, n: int) -> Scored:
         """The best items after a session, without filling up."""
-        return await self._rank(session, Choice(n), None)
+        return (await self._together.get(_Task(Choice(n), session))).scored
 
     async def similar(self, item: int, n: int, relation: Relation = "viewed") -> Scored:
         """Items that stand near an item in sessions, or that are bought together with it; itself
@@ -131,7 +142,7 @@ class Recommender:
         own = np.array([item], np.uint64)
         if relation == "viewed":
             once = SessionItems(own, np.ones(1, np.int64), np.ones(1, np.int64), 1)
-            return await self._rank(once, Choice(n), own)
+            return (await self._together.get(_Task(Choice(n, exclude=own), once))).scored
         near = await self._reader.bought(item)
         ids = self._reader.interner.ids(near.index)
         # In one basket, neither comes first.
@@ -146,14 +157,6 @@ class Recommender:
         found = await self._reader.trending(window)
         return Scored(found.item[:n], found.weight[:n])
 
-    async def ask(
-        self, session: SessionItems, left_out: U64 | None = None, *, weighed: bool | None = None
-    ) -> Asked:
-        """The candidates after a session, with features where `weighed`: by default, where the
-        learned ranking leads. Raises redis.RedisError.
-        """
-        return (await self.ask_all([session], [left_out], weighed=weighed)).of(0)
-
     async def ask_all(
         self,
         sessions: Sequence[SessionItems],
@@ -161,7 +164,9 @@ class Recommender:
         *,
         weighed: bool | None = None,
     ) -> Batch:
-        """The same after many sessions at once, each of at least one item."""
+        """The candidates after sessions, each of at least one item, with features where `weighed`:
+        by default, where the learned ranking leads. Raises redis.RedisError.
+        """
         reader, interner = self._reader, self._reader.interner
         knowledge = await reader.knowledge()
         steps = self._ranker.ask(
@@ -183,47 +188,77 @@ class Recommender:
             batch: Batch = done.value
             return batch
 
-    async def _rank(self, session: SessionItems, choice: Choice, left_out: U64 | None) -> Scored:
-        if not len(session.item):
-            none = () if choice.explain else None
-            return Scored(np.zeros(0, np.uint64), np.zeros(0), none)
-        if not choice.explain and not choice.diversity:
-            return await self._ranked.get((session, choice.n, left_out))
-        asked = await self.ask(session, left_out)
+    async def _work(self, tasks: list[_Task]) -> list[_Found]:
+        """Read, rank and fill up what requests of one moment want."""
+        known = iter(
+            await self._reader.histories(
+                [
+                    task.choice.user
+                    for task in tasks
+                    if task.session is None and task.choice.user is not None
+                ]
+            )
+        )
+        wanted: list[tuple[SessionItems, Choice, U64 | None]] = []
+        for task in tasks:
+            choice = task.choice
+            if task.session is not None:
+                wanted.append((task.session, choice, choice.exclude))
+            else:
+                history = None if choice.user is None else next(known)
+                events, left_out = self._session(choice, history)
+                wanted.append((session_items(events, len(events), self._most), choice, left_out))
+        ranked_ones = iter(await self._rank_all([one for one in wanted if len(one[0].item)]))
+        found: list[_Found] = []
+        for task, (session, choice, left_out) in zip(tasks, wanted, strict=True):
+            scored = next(ranked_ones) if len(session.item) else _NOTHING
+            count = len(scored.item)
+            if task.session is None and count < choice.n:
+                scored = await self._fill_up(scored, choice, session, left_out)
+            found.append(_Found(scored, count, left_out))
+        return found
+
+    async def _rank_all(
+        self, wanted: list[tuple[SessionItems, Choice, U64 | None]]
+    ) -> list[Scored]:
+        if not wanted:
+            return []
+        batch = await self.ask_all(
+            [session for session, _, _ in wanted], [left_out for _, _, left_out in wanted]
+        )
+        index, score = ranked_all(batch, max(choice.n for _, choice, _ in wanted))
+        ids = self._reader.interner.ids(index)
+        counts = np.minimum(batch.queries.count, [choice.n for _, choice, _ in wanted]).tolist()
+        return [
+            await self._special(batch.of(slot), choice)
+            if choice.explain or choice.diversity
+            else Scored(ids[slot, :k], score[slot, :k])
+            for slot, (k, (_, choice, _)) in enumerate(zip(counts, wanted, strict=True))
+        ]
+
+    async def _special(self, asked: Asked, choice: Choice) -> Scored:
+        """One that is to be diverse, or explained."""
         if choice.diversity:
             found = await self._differ(ranked(asked.query, asked.model, CANDIDATES), choice)
         else:
             found = ranked(asked.query, asked.model, choice.n)
+        why = tuple(explain(self._ranker, asked, found.index, found.score))
         return Scored(
-            self._reader.interner.ids(found.index),
-            found.score,
-            tuple(explain(self._ranker, asked, found.index, found.score))
-            if choice.explain
-            else None,
+            self._reader.interner.ids(found.index), found.score, why if choice.explain else None
         )
-
-    async def _rank_all(self, wanted: list[_Wanted]) -> list[Scored]:
-        """What requests of one moment want, ranked together."""
-        batch = await self.ask_all(
-            [session for session, _, _ in wanted], [left_out for _, _, left_out in wanted]
-        )
-        index, score = ranked_all(batch, max(n for _, n, _ in wanted))
-        ids = self._reader.interner.ids(index)
-        counts = np.minimum(batch.queries.count, [n for _, n, _ in wanted]).tolist()
-        return [Scored(ids[slot, :k], score[slot, :k]) for slot, k in enumerate(counts)]
 
     async def _differ(self, found: Ranked, choice: Choice) -> Ranked:
         lists = await self._reader.neighbours(self._reader.interner.ids(found.index))
         shown = diversify(found.score, found.index, lists, choice.n, choice.diversity)
         return Ranked(found.index[shown], found.score[shown])
 
-    def _session(self, choice: Choice, history: SessionTable | None) -> tuple[U64, int, U64 | None]:
-        """The session's items in time order, its length, and what must not be shown."""
+    def _session(self, choice: Choice, history: History | None) -> tuple[U64, U64 | None]:
+        """The session's items in time order, and what must not be shown."""
         parts = [] if choice.exclude is None else [choice.exclude]
-        events = np.zeros(0, np.uint64)
-        disliked = np.zeros(0, np.uint64)
+        events = _NOTHING.item
+        disliked = _NOTHING.item
         if history is not None and len(history.item):
-            if self._disliked is not None:
+            if self._disliked is not None and self._disliked in history.kind:
                 disliked = history.item[history.kind == self._disliked]
                 parts.append(disliked)
             if choice.exclude_seen:
@@ -235,7 +270,7 @@ class Recommender:
                 parts.append(events)
         if len(disliked):
             events = events[~np.isin(events, disliked)]
-        return events, len(events), np.concatenate(parts) if parts else None
+        return events, np.concatenate(parts) if parts else None
 
     async def _fill_up(
         self, found: Scored, choice: Choice, session: SessionItems, left_out: U64 | None
@@ -248,11 +283,12 @@ class Recommender:
         liked = await reader.categories(session.item)
         item, score = fill_up(found.item, found.score, choice.n, left_out, windows, liked)
         more = score[len(found.item) :]
-        why = None if found.why is None else (*found.why, *of_trending(more))
+        why = (*(found.why or ()), *of_trending(more)) if choice.explain else None
         return Scored(item, score, why)
 
-    async def _explore(self, found: Scored, ranked: int, left_out: U64 | None) -> Scored:
+    async def _explore(self, answer: _Found) -> Scored:
         """Put a new item at the last place, if there is one that may be shown."""
+        found, left_out = answer.scored, answer.left_out
         if len(found.item) < _LEAST_EXPLORED:
             return found
         new = (await self._reader.new_items()).item
@@ -264,5 +300,5 @@ class Recommender:
         item[-1] = self._random.choice(new)
         why = None if found.why is None else (*found.why[:-1], *of_trending(found.score[-1:]))
         # Weights of what is trending alone are no chances; their shares are the nearest thing.
-        total = 1.0 if ranked else float(found.score.sum()) or 1.0
+        total = 1.0 if answer.ranked else float(found.score.sum()) or 1.0
         return Scored(item, found.score, why, last / total)

@@ -8,6 +8,7 @@ Requests of the same moment share their MGET (`shared.py`). Parsed lists are kep
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -26,46 +27,30 @@ from serving.candidates import NOTHING, Neighbours, Popularity
 from serving.model import Model
 from serving.rank import Knowledge
 from store.exposures import NewItems, read_new_items
+from store.found import History, ItemText, Trending
+from store.interner import Interner
 from store.keys import Keys
 from store.layout import (
     ItemLists,
     sum_for_requests,
     sum_lists,
     unpack_session,
+    unpack_sessions,
     unpack_statistics,
 )
 from store.shared import Refreshed, Together
 from store.statistics import Statistics
 from store.taught import unpack_taught
-from streams.columns import F64, I64, U64
+from streams.columns import I64, U64
 from streams.item import category_of, id_of
 
-__all__ = ["Interner", "ItemText", "StoreReader", "Trending"]
+__all__ = ["StoreReader"]
 
 _SLOW_SECONDS = 1.0
 _FAR_EXPONENT = 0.02
 """Past e to this power the moment to which weights decay is moved on."""
 _TREND_DEPTH = 200
 _KEPT_LISTS = 50_000
-
-
-@dataclass(frozen=True, slots=True)
-class ItemText:
-    """How an item is shown."""
-
-    item_id: str
-    catalogue: bytes | None
-    """Its catalogue entry, JSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trending:
-    """Items of a window in falling order of weight."""
-
-    item: U64
-    weight: F64
-    category: list[str | None]
-    """By their catalogue entries, where these tell."""
 
 
 @dataclass(slots=True)
@@ -77,31 +62,6 @@ class _Kept:
     digest: int
     """Of what it was parsed from."""
     list: Neighbours
-
-
-class Interner:
-    """Small ints for the 64-bit hashes that this process has met, so that scores fit an array."""
-
-    def __init__(self) -> None:
-        self._index: dict[int, int] = {}
-        self._ids = np.zeros(1024, np.uint64)
-
-    def index(self, ids: U64) -> npt.NDArray[np.int64]:
-        """Small ints of hashes, new ones where needed."""
-        known = self._index
-        found = [known.get(i, -1) for i in ids.tolist()]
-        if -1 in found:
-            for place, value in enumerate(ids.tolist()):
-                if found[place] < 0:
-                    found[place] = known.setdefault(value, len(known))
-            if len(known) > len(self._ids):
-                self._ids = np.resize(self._ids, max(2 * len(self._ids), len(known)))
-            self._ids[found] = ids
-        return np.array(found, np.int64)
-
-    def ids(self, index: npt.NDArray[np.int64]) -> U64:
-        """The hashes behind small ints."""
-        return self._ids[index]
 
 
 class StoreReader:
@@ -131,6 +91,17 @@ class StoreReader:
             window: Refreshed(partial(self._read_trending, window), _SLOW_SECONDS)
             for window in WINDOWS
         }
+
+    async def histories(self, users: Sequence[int]) -> list[History]:
+        """What requests want of users (hashes), in order; empty where nothing is known."""
+        if not users:
+            return []
+        ids = np.array(users, np.uint64)
+        table = unpack_sessions(ids, await self._read_values(self._keys.sessions(ids)))
+        return [
+            History(table.item[a:b], table.kind[a:b], table.tag[a:b])
+            for a, b in pairwise(table.start.tolist())
+        ]
 
     async def history(self, user: int) -> SessionTable:
         """A table of one user (a hash), without events where nothing is known."""

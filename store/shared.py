@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from config.errors import StoreError
+
 __all__ = ["Batched", "Refreshed", "Together"]
 
 K = TypeVar("K")
@@ -66,7 +68,7 @@ class Batched(Generic[K, V]):
 
     def __init__(self, work: Callable[[list[K]], Awaitable[Sequence[V]]], most: int) -> None:
         """`work` takes at most `most` questions, not all of them different, and gives an answer to
-        each, in order.
+        each, in order. Where it raises StoreError, each is asked by itself.
         """
         self._work = work
         self._most = most
@@ -97,6 +99,11 @@ class Batched(Generic[K, V]):
         try:
             answers = await self._work([question for question, _ in some])
         except Exception as error:  # whoever waits gets it
+            if isinstance(error, StoreError) and len(some) > 1:
+                # What is wrong with one value that was read must not fail the others.
+                for one in some:
+                    await self._answer([one])
+                return
             for _, future in some:
                 if not future.done():
                     future.set_exception(error)

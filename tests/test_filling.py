@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.filling import fill_up
-from store.reader import Trending
+from store.found import Trending
 
 
 def slow(

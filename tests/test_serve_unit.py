@@ -26,7 +26,7 @@ from serving.evaluated import WINDOWS, Counted, Shares, between
 from serving.outage import Outage, StoreDown
 from serving.publishing import Publisher
 from serving.status import Sample, Status, quantile, sample_of
-from store.reader import ItemText
+from store.found import ItemText
 from streams.producer import RecordProducer
 from tests.live import eventually
 

@@ -1,0 +1,76 @@
+"""Work of one moment done together: who gets which answer, and which error."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from config.errors import StoreError
+from store.shared import Batched
+
+
+class Worker:
+    """Doubles numbers once it is let; remembers what it was asked together."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+        self.let = asyncio.Event()
+        self.let.set()
+
+    async def work(self, numbers: list[int]) -> list[int]:
+        self.asked.append(numbers)
+        await self.let.wait()
+        if -1 in numbers:
+            raise StoreError("one of them is broken")
+        if -2 in numbers:
+            raise ConnectionError("nobody is there")
+        return [2 * number for number in numbers]
+
+
+async def test_what_is_asked_meanwhile_goes_together_in_order() -> None:
+    worker = Worker()
+    batched = Batched(worker.work, most=3)
+    worker.let.clear()
+    asks = [asyncio.create_task(batched.get(number)) for number in (1, 2, 2, 5, 6)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    later = asyncio.create_task(batched.get(7))
+    await asyncio.sleep(0)
+    worker.let.set()
+    assert await asyncio.gather(*asks, later) == [2, 4, 4, 10, 12, 14]
+    assert worker.asked == [[1, 2, 2], [5, 6, 7]]
+    assert await batched.get(9) == 18
+
+
+async def test_one_broken_value_fails_nobody_else() -> None:
+    worker = Worker()
+    batched = Batched(worker.work, most=10)
+    answers = await asyncio.gather(*(batched.get(n) for n in (1, -1, 3)), return_exceptions=True)
+    assert (answers[0], answers[2]) == (2, 6)
+    assert isinstance(answers[1], StoreError)
+
+
+async def test_an_outage_fails_all_at_once() -> None:
+    worker = Worker()
+    batched = Batched(worker.work, most=10)
+    answers = await asyncio.gather(*(batched.get(n) for n in (1, -2, 3)), return_exceptions=True)
+    assert [type(one) for one in answers] == [ConnectionError] * 3
+    assert worker.asked == [[1, -2, 3]]
+    assert await batched.get(4) == 8
+
+
+async def test_who_gives_up_is_not_worked_for() -> None:
+    worker = Worker()
+    batched = Batched(worker.work, most=1)
+    worker.let.clear()
+    first = asyncio.create_task(batched.get(1))
+    second = asyncio.create_task(batched.get(2))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    worker.let.set()
+    assert await first == 2
+    assert await batched.get(3) == 6
+    assert worker.asked == [[1], [3]]
