@@ -18,10 +18,9 @@ from commands.curve import Curve
 from config.errors import BadInput
 from config.settings import Settings
 from processors.fold import FoldRules, fold_batch
-from processors.learner import Teacher, share_of
+from processors.learner import Teacher, session_before, share_of
 from processors.memory import EventParts, MemoryCounts, MemorySessions
 from processors.standing import rank_of
-from serving.candidates import session_items
 from serving.model import Model
 from serving.rank import Asked
 from streams.columns import EventColumns, hash_id, session_tag
@@ -117,16 +116,9 @@ class Progressive:
                 share = share_of(self._settings.learn, begin + row)
                 sampled = self._random.random() < share
                 if measured or sampled:
-                    items = prefixes.items[place]
                     start = clock()
-                    asked = counts.ask(
-                        session_items(
-                            items[items != 0][::-1],
-                            int(prefixes.length[place]),
-                            self._rules.session_items,
-                        ),
-                        weighed=True,
-                    )
+                    session = session_before(prefixes, place, self._rules.session_items)
+                    asked = counts.ask(session, weighed=True)
                     if measured:
                         self._measure(begin + row, asked, parts.item[row])
                         seconds += clock() - start

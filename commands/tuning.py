@@ -31,8 +31,8 @@ from processors.fold import FoldRules, fold_batch, item_deltas, total_deltas
 from processors.memory import MemoryCounts
 from processors.session import empty_table
 from processors.standing import SHOWN, rank_of
-from serving.candidates import Lists, Neighbours, Popularity, SessionItems, session_items
-from serving.rank import Knowledge, Ranker
+from serving.candidates import Neighbours, Popularity, SessionItems, session_items
+from serving.rank import Knowledge, Ranker, walk
 from streams.columns import F64, I64, hash_id
 
 __all__ = ["LADDERS", "Measure", "Search", "Trial", "held_out"]
@@ -138,7 +138,7 @@ class Measure:
         ranker, power = Ranker(settings.rank), settings.rank.count_power
         strengths: dict[int, Neighbours] = {}
 
-        def neighbours(item: int) -> Neighbours:
+        def neighbours_of(item: int) -> Neighbours:
             known = strengths.get(item)
             if known is None:
                 one = counted.lists[item]
@@ -147,21 +147,18 @@ class Measure:
                 strengths[item] = known
             return known
 
+        def neighbours(index: I64) -> list[Neighbours]:
+            return [neighbours_of(item) for item in index.tolist()]
+
+        def popularity(index: I64) -> Popularity:
+            return Popularity(counted.sessions[index], np.zeros(len(index)))
+
         ranks: list[int] = []
         for items, own, answer in counted.asked:
             if len(ranks) % 64 == 0:
                 await asyncio.sleep(0)  # lets a signal through
             steps = ranker.ask([items], own, counted.knowledge, [None], weighed=False)
-            wants = next(steps)
-            try:
-                while True:
-                    if isinstance(wants, Lists):
-                        wants = steps.send([neighbours(i) for i in wants.index.tolist()])
-                    else:
-                        known = counted.sessions[wants.index]
-                        wants = steps.send(Popularity(known, np.zeros(len(known))))
-            except StopIteration as done:
-                query = done.value.of(0).query
+            query = walk(steps, neighbours, popularity).of(0).query
             ranks.append(rank_of(query.index == answer, query.rule))
         return Trial(dict(constants), np.array(ranks))
 

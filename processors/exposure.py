@@ -6,51 +6,33 @@ nothing twice; a batch that does not follow on what the store contains makes the
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 import numpy as np
-import structlog
 from redis.exceptions import RedisError
 
 from config.errors import StreamError
 from processors import metrics
 from processors.apply import ReadAgain
+from processors.item_topics import ItemTopicApplier, decode_json
 from store.commit import Target
 from store.exposures import ExposureWriter
 from streams.columns import hash_id
 from streams.dead import DeadLetters
 from streams.decode import RejectedRecord
-from streams.event import Rejection, invalid
+from streams.event import Rejection
 from streams.shown import Shown
 from streams.transport import RecordBatch
 
 __all__ = ["ExposureApplier"]
 
-log = structlog.get_logger("headwater.exposure")
 
-_RETRY_SECONDS = 0.5
-
-
-class ExposureApplier:
+class ExposureApplier(ItemTopicApplier):
     """Applies batches of what was shown."""
 
     def __init__(self, writer: ExposureWriter, dead: DeadLetters) -> None:
+        super().__init__("exposure", writer.read_marks, dead)
         self._writer = writer
-        self._dead = dead
         self._decoder = msgspec.json.Decoder(Shown)
-
-    async def position(self, topic: str, partition: int) -> int:
-        """The offset from which a partition has to be read."""
-        while True:
-            try:
-                return await self.contained(topic, partition) + 1
-            except RedisError as error:
-                await _pause(error)
-
-    async def contained(self, topic: str, partition: int) -> int:
-        """The offset up to which the store contains a partition. Raises redis.RedisError."""
-        return int((await self._writer.read_marks(topic, partition)).min())
 
     async def apply(self, batch: RecordBatch) -> ReadAgain | int:
         """Apply a batch; returns the offset up to which the store contains the partition now."""
@@ -70,7 +52,7 @@ class ExposureApplier:
         buried = False
         while True:
             try:
-                marks = await self._writer.read_marks(batch.topic, batch.partition)
+                marks = await self._marks(batch.topic, batch.partition)
                 contained = int(marks.min())
                 if batch.start > contained + 1:
                     return ReadAgain(contained + 1)
@@ -83,7 +65,7 @@ class ExposureApplier:
                     break
                 metrics.CONFLICTS.inc()
             except (RedisError, StreamError) as error:
-                await _pause(error)
+                await self._pause(error)
         metrics.SHOWN_APPLIED.inc(len(batch.records) - len(rejected))
         for dead in rejected:
             metrics.REJECTED.labels(dead.rejection.reason).inc()
@@ -92,14 +74,4 @@ class ExposureApplier:
     def _decode(self, value: bytes | None) -> Shown:
         if value is None:
             raise Rejection("empty", "the record has no value; what was shown is a JSON object")
-        try:
-            return self._decoder.decode(value)
-        except msgspec.ValidationError as error:
-            raise invalid(error) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Rejection("not_json", f"not JSON: {error}") from None
-
-
-async def _pause(error: Exception) -> None:
-    log.warning("exposures cannot be committed yet", error=str(error), retry_in=_RETRY_SECONDS)
-    await asyncio.sleep(_RETRY_SECONDS)
+        return decode_json(self._decoder, value)

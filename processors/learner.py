@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from config.settings import LearnSettings, Settings
 from processors.fold import Folded
 from processors.learning import STEP, Prediction, Taught, learn, teach
 from processors.metrics import count_lesson
+from processors.session import Prefixes
 from serving.candidates import Query, SessionItems, session_items
 from serving.recommend import TOGETHER, Recommender
 from store.commit import Lesson
@@ -31,7 +32,7 @@ from store.reader import StoreReader
 from store.taught import continue_from, unpack_taught
 from streams.columns import I64
 
-__all__ = ["Learner", "Teacher", "sample", "sampled", "share_of"]
+__all__ = ["Learner", "Teacher", "sample", "sampled", "session_before", "share_of"]
 
 _BURST_SECONDS = 1.0
 
@@ -56,6 +57,12 @@ def sample(n: int, share: float, most: int, random: np.random.Generator) -> I64:
     return np.sort(random.choice(n, count, replace=False)).astype(np.int64)
 
 
+def session_before(prefixes: Prefixes, row: int, most: int) -> SessionItems:
+    """What stood before the event of one prefix; `most` distinct items are looked at."""
+    items = prefixes.items[row]
+    return session_items(items[items != 0][::-1], int(prefixes.length[row]), most)
+
+
 def sampled(
     folded: Folded, rows: I64, most: int, interner: Interner
 ) -> Iterator[tuple[list[SessionItems], list[int]]]:
@@ -67,11 +74,7 @@ def sampled(
     prefixes = folded.prefixes
     for begin in range(0, len(rows), TOGETHER):
         some = rows[begin : begin + TOGETHER]
-        sessions = []
-        for row in some.tolist():
-            items = prefixes.items[row]
-            seen = items[items != 0][::-1]
-            sessions.append(session_items(seen, int(prefixes.length[row]), most))
+        sessions = [session_before(prefixes, row, most) for row in some.tolist()]
         yield sessions, interner.index(folded.events.item[prefixes.row[some]]).tolist()
 
 
@@ -102,14 +105,14 @@ class Teacher:
             self._waiting.clear()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Taken:
     """What a lesson came to, to be counted once it is committed."""
 
     lesson: Lesson
-    predictions: list[Prediction] = field(default_factory=list)
-    learned: int = 0
-    leads: bool = False
+    predictions: list[Prediction]
+    learned: int
+    leads: bool
 
 
 class Learner:
@@ -168,17 +171,16 @@ class Learner:
         self._allowed -= len(rows)
         value = await self._reader.taught()
         teacher = Teacher(unpack_taught(value))
-        taken = _Taken(Lesson(b"", b""))
+        predictions: list[Prediction] = []
         for sessions, items in sampled(folded, rows, self._session_items, self._reader.interner):
             batch = await self._recommender.ask_all(sessions, [None] * len(sessions), weighed=True)
-            taken.predictions += [
+            predictions += [
                 teacher.predict(batch.of(slot).query, item) for slot, item in enumerate(items)
             ]
         teacher.finish()
-        taken.lesson = continue_from(value, teacher.taught)
-        taken.learned, taken.leads = teacher.learned, teacher.taught.leads
-        self._taken = taken
-        return taken.lesson
+        lesson = continue_from(value, teacher.taught)
+        self._taken = _Taken(lesson, predictions, teacher.learned, teacher.taught.leads)
+        return lesson
 
     def _most(self, n: int) -> int:
         if self._per_second is None:

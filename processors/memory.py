@@ -24,9 +24,9 @@ from processors.learning import Taught
 from processors.popularity import RECENT
 from processors.repeats import CELLS, repeat_prior
 from processors.session import SessionTable
-from serving.candidates import NOTHING, Lists, Neighbours, Popularity, SessionItems
+from serving.candidates import NOTHING, Neighbours, Popularity, SessionItems
 from serving.model import Model
-from serving.rank import Asked, Batch, Knowledge, Ranker
+from serving.rank import Asked, Batch, Knowledge, Ranker, walk
 from store.interner import Interner
 from store.layout import pack_sessions, unpack_sessions
 from streams.columns import F64, I64, U64
@@ -180,17 +180,7 @@ class MemoryCounts:
             [None] * len(items),
             weighed=self.taught.leads if weighed is None else weighed,
         )
-        answer: list[Neighbours] | Popularity | None = None
-        try:
-            while True:
-                wanted = next(steps) if answer is None else steps.send(answer)
-                if isinstance(wanted, Lists):
-                    answer = self.neighbours(wanted.index.tolist())
-                else:
-                    answer = self.popularity(wanted.index)
-        except StopIteration as done:
-            batch: Batch = done.value
-            return batch
+        return walk(steps, lambda index: self.neighbours(index.tolist()), self.popularity)
 
     def neighbours(self, items: Iterable[int]) -> list[Neighbours]:
         """Neighbours of items given by small ints, decayed to now; NOTHING where none are known."""

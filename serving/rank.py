@@ -25,7 +25,7 @@ Next: `features.py` and `model.py`, which weigh the candidates by what the strea
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,6 +61,7 @@ __all__ = [
     "Steps",
     "ranked",
     "ranked_all",
+    "walk",
 ]
 
 CANDIDATES = 100
@@ -350,6 +351,25 @@ def ranked_all(batch: Batch, n: int) -> tuple[I64, F64]:
     # What is behind the last has no chance, and must not tie with what has hardly one.
     order = np.lexsort((queries.index, -np.where(queries.rule > -np.inf, chance, -1)))[:, :n]
     return np.take_along_axis(queries.index, order, 1), np.take_along_axis(chance, order, 1)
+
+
+def walk(
+    steps: Steps,
+    neighbours: Callable[[I64], Sequence[Neighbours]],
+    popularity: Callable[[I64], Popularity],
+) -> Batch:
+    """Walk the steps to their end, where what they want is at hand and nothing has to be waited
+    for. Both callables take small ints.
+    """
+    answer: Sequence[Neighbours] | Popularity | None = None
+    try:
+        while True:
+            wanted = next(steps) if answer is None else steps.send(answer)
+            find = neighbours if isinstance(wanted, Lists) else popularity
+            answer = find(wanted.index)
+    except StopIteration as done:
+        batch: Batch = done.value
+        return batch
 
 
 def _neighbours(

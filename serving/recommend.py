@@ -242,10 +242,10 @@ class Recommender:
             found = await self._differ(ranked(asked.query, asked.model, CANDIDATES), choice)
         else:
             found = ranked(asked.query, asked.model, choice.n)
-        why = tuple(explain(self._ranker, asked, found.index, found.score))
-        return Scored(
-            self._reader.interner.ids(found.index), found.score, why if choice.explain else None
-        )
+        why = None
+        if choice.explain:
+            why = tuple(explain(self._ranker, asked, found.index, found.score))
+        return Scored(self._reader.interner.ids(found.index), found.score, why)
 
     async def _differ(self, found: Ranked, choice: Choice) -> Ranked:
         lists = await self._reader.neighbours(self._reader.interner.ids(found.index))

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from redis.asyncio import Redis
 
+from store.keys import Keys
 from streams.columns import I64
 
-__all__ = ["CatalogueEntry", "Lesson", "Marks", "Outcome", "Target"]
+__all__ = ["CatalogueEntry", "Lesson", "Marks", "Outcome", "Target", "marks_of", "read_item_marks"]
 
 _REFUSED = 0
 """As `lua/fence.lua` says it."""
@@ -31,6 +33,22 @@ class Marks:
     def lowest(self) -> int:
         """The offset up to which every shard is true."""
         return min(int(self.items.min()), int(self.users.min()), self.totals)
+
+
+def marks_of(values: Sequence[bytes | None]) -> I64:
+    """Marks as they stand under `Keys.mark`; -1 for none."""
+    return np.array([int(value) if value else -1 for value in values], np.int64)
+
+
+async def read_item_marks(redis: Redis, keys: Keys, topic: str, partition: int) -> I64:
+    """The last offset of a partition that each item shard contains, (shards,); -1 for none of it.
+
+    Raises redis.RedisError.
+    """
+    pipeline = redis.pipeline(transaction=False)
+    for prefix in keys.items:
+        pipeline.get(keys.mark(prefix, topic, partition))
+    return marks_of(await pipeline.execute())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 from redis.asyncio import Redis
 
 from config.settings import Settings
-from store.commit import Outcome, Target
+from store.commit import Outcome, Target, read_item_marks
 from store.keys import Keys
 from store.scripts import Call, Scripts
 from streams.columns import F64, I64, U64
@@ -47,11 +47,7 @@ class ExposureWriter:
 
     async def read_marks(self, topic: str, partition: int) -> I64:
         """The last offset of a partition that each item shard contains, (shards,); -1 for none."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for prefix in self._keys.items:
-            pipeline.get(self._keys.mark(prefix, topic, partition))
-        marks = await pipeline.execute()
-        return np.array([int(mark) if mark else -1 for mark in marks], np.int64)
+        return await read_item_marks(self._redis, self._keys, topic, partition)
 
     async def commit(self, target: Target, marks: I64, items: U64, offsets: I64) -> Outcome:
         """Count items (k,) as shown by the records at `offsets` (k,), each shard leaving out what

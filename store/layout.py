@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from config.errors import StoreError
 from processors.cooccurrence import Increments
-from processors.session import SessionTable, empty_table
+from processors.session import SessionTable
 from streams.columns import EVENT_BITS, F64, I64, TAG_BITS, U64
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "pack_sessions",
     "sum_for_requests",
     "sum_lists",
-    "unpack_session",
     "unpack_sessions",
     "unpack_statistics",
 ]
@@ -112,27 +111,6 @@ def unpack_sessions(user: U64, values: list[bytes | None]) -> SessionTable:
         start,
         events["item"].astype(np.uint64),
         np.repeat(latest, counts[filled]).astype(np.int64) - events["age"].astype(np.int64),
-        word >> np.uint64(TAG_BITS + _TYPE_BITS),
-        ((word >> np.uint64(_TYPE_BITS)) & _TAG_MASK).astype(np.uint32),
-        (word & _TYPE_MASK).astype(np.uint8),
-    )
-
-
-def unpack_session(user: U64, value: bytes | None) -> SessionTable:
-    """`unpack_sessions` of one user (1,), in a fraction of its time."""
-    if not value:
-        return empty_table(user)
-    count, rest = divmod(len(value) - 4 * _HEAD_WORDS, _EVENT.itemsize)
-    if count < 1 or rest:
-        raise StoreError(_NOT_A_SESSION)
-    events = np.frombuffer(value, _EVENT, count, 4 * _HEAD_WORDS)
-    word = events["word"]
-    return SessionTable(
-        user,
-        np.array([0, count], np.int64),
-        events["item"],
-        int.from_bytes(value[: 4 * _HEAD_WORDS], "little", signed=True)
-        - events["age"].astype(np.int64),
         word >> np.uint64(TAG_BITS + _TYPE_BITS),
         ((word >> np.uint64(_TYPE_BITS)) & _TAG_MASK).astype(np.uint32),
         (word & _TYPE_MASK).astype(np.uint8),

@@ -34,7 +34,6 @@ from store.layout import (
     ItemLists,
     sum_for_requests,
     sum_lists,
-    unpack_session,
     unpack_sessions,
     unpack_statistics,
 )
@@ -106,7 +105,7 @@ class StoreReader:
     async def history(self, user: int) -> SessionTable:
         """A table of one user (a hash), without events where nothing is known."""
         users = np.array([user], np.uint64)
-        return unpack_session(users, (await self._values.get(self._keys.sessions(users)))[0])
+        return unpack_sessions(users, await self._values.get(self._keys.sessions(users)))
 
     async def neighbours(self, items: U64) -> list[Neighbours]:
         """Neighbours of items, NOTHING where none are known."""

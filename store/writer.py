@@ -29,7 +29,7 @@ from processors.cooccurrence import Increments, decay_rate
 from processors.fold import ItemDeltas, TotalDeltas
 from processors.popularity import GRANULARITIES, RECENT, TrendRows
 from processors.session import SessionTable
-from store.commit import CatalogueEntry, Lesson, Marks, Outcome, Target
+from store.commit import CatalogueEntry, Lesson, Marks, Outcome, Target, marks_of, read_item_marks
 from store.keys import BOUGHT, VIEWED, Keys
 from store.layout import ENTRY, neighbour_entries, pack_sessions, sum_lists, unpack_sessions
 from store.scripts import Call, Scripts
@@ -78,7 +78,7 @@ class StoreWriter:
         # Users first: they never run ahead of items, so what is read later is never behind.
         prefixes = [*keys.users, *keys.items, keys.stats]
         marks = await self._read([[keys.mark(prefix, topic, partition)] for prefix in prefixes])
-        values = np.array([int(m[0]) if m[0] else -1 for m in marks], np.int64)
+        values = marks_of([mark[0] for mark in marks])
         return Marks(
             items=values[keys.shards : 2 * keys.shards],
             users=values[: keys.shards],
@@ -87,9 +87,7 @@ class StoreWriter:
 
     async def read_catalogue_marks(self, topic: str, partition: int) -> I64:
         """The marks (shards,) of a partition of the catalogue's topic."""
-        keys = self._keys
-        marks = await self._read([[keys.mark(p, topic, partition)] for p in keys.items])
-        return np.array([int(m[0]) if m[0] else -1 for m in marks], np.int64)
+        return await read_item_marks(self._redis, self._keys, topic, partition)
 
     async def read_sessions(
         self, topic: str, partition: int, users: U64
@@ -112,8 +110,7 @@ class StoreWriter:
             order.tolist(), (v for answer in answers for v in answer[1:]), strict=True
         ):
             values[place] = value
-        marks = np.array([int(a[0]) if a[0] else -1 for a in answers], np.int64)
-        return unpack_sessions(users, values), marks
+        return unpack_sessions(users, values), marks_of([answer[0] for answer in answers])
 
     async def commit_items(
         self,

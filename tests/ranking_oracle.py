@@ -24,10 +24,10 @@ import numpy as np
 
 from config.settings import RankSettings
 from processors.repeats import CELLS, cell_of
-from serving.candidates import F32, Counts, Lists, Neighbours, Popularity, session_items
+from serving.candidates import F32, Neighbours, Popularity, session_items
 from serving.features import CANDIDATE_FEATURES, SESSION_FEATURES
 from serving.model import HIDDEN, Model
-from serving.rank import Asked, Batch, Knowledge, Ranker
+from serving.rank import Asked, Batch, Knowledge, Ranker, walk
 from streams.columns import F64, I64
 from tests import oracle
 
@@ -472,19 +472,16 @@ def batch_of(
         [None if some is None else ids.ints(some) for some in excluded],
         weighed=weighed,
     )
-    answer: list[Neighbours] | Popularity | None = None
-    try:
-        while True:
-            wanted = next(steps) if answer is None else steps.send(answer)
-            names = ids.names(wanted.index)
-            if isinstance(wanted, Lists):
-                answer = [ids.neighbours(world, name) for name in names]
-            else:
-                assert isinstance(wanted, Counts)
-                answer = Popularity(
-                    np.array([world.sessions_with.get(name, 0) for name in names], np.float64),
-                    np.array([world.recent.get(name, 0.0) for name in names], np.float64),
-                )
-    except StopIteration as done:
-        batch: Batch = done.value
-        return batch
+
+    def popularity(index: I64) -> Popularity:
+        names = ids.names(index)
+        return Popularity(
+            np.array([world.sessions_with.get(name, 0) for name in names], np.float64),
+            np.array([world.recent.get(name, 0.0) for name in names], np.float64),
+        )
+
+    return walk(
+        steps,
+        lambda index: [ids.neighbours(world, name) for name in ids.names(index)],
+        popularity,
+    )

@@ -17,7 +17,6 @@ from redis.exceptions import ConnectionError as RedisGone
 
 from config.errors import StreamError
 from config.settings import Settings
-from processors import exposure
 from processors.apply import ReadAgain
 from processors.exposure import ExposureApplier
 from serving import metrics
@@ -266,7 +265,7 @@ class TestExposures:
         items = [random.choices(names, k=random.randrange(3)) for _ in range(120)]
         records = [shown(n, *some) for n, some in enumerate(items)]
         wanted = Counter(name for some in items for name in some)
-        monkeypatch.setattr(exposure, "_RETRY_SECONDS", 0)
+        monkeypatch.setattr("processors.item_topics._RETRY_SECONDS", 0)
         monkeypatch.setattr(FaultyScripts, "faults", random, raising=False)
         monkeypatch.setattr("store.exposures.Scripts", FaultyScripts)
         appliers = [

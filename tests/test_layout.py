@@ -21,7 +21,6 @@ from store.layout import (
     pack_sessions,
     sum_for_requests,
     sum_lists,
-    unpack_session,
     unpack_sessions,
     unpack_statistics,
 )
@@ -241,14 +240,23 @@ def test_the_quick_ways_of_requests_say_the_same(rows: list[tuple[int, int, int]
     assert quick.backward == pytest.approx(slow.backward * left, rel=1e-6)
 
 
-def test_one_session_is_unpacked_as_many_are() -> None:
+def test_one_session_field_by_field() -> None:
     user = np.array([77], np.uint64)
     vector = struct.pack("<q", 10**12) + b"".join(
         struct.pack("<QIQ", 50 + n, 9 - n, (n << 24) | (3 << 5) | 1) for n in range(4)
     )
-    quick, slow = unpack_session(user, vector), unpack_sessions(user, [vector])
-    for name in ("user", "start", "item", "time", "event", "tag", "kind"):
-        assert getattr(quick, name).tolist() == getattr(slow, name).tolist()
-    assert len(unpack_session(user, None).item) == 0
+    found = unpack_sessions(user, [vector])
+    columns = {
+        "user": [77],
+        "start": [0, 4],
+        "item": [50, 51, 52, 53],
+        "time": [10**12 - age for age in (9, 8, 7, 6)],
+        "event": [0, 1, 2, 3],
+        "tag": [3] * 4,
+        "kind": [1] * 4,
+    }
+    for name, wanted in columns.items():
+        assert getattr(found, name).tolist() == wanted, name
+    assert len(unpack_sessions(user, [None]).item) == 0
     with pytest.raises(StoreError):
-        unpack_session(user, vector[:-1])
+        unpack_sessions(user, [vector[:-1]])

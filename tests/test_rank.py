@@ -14,14 +14,13 @@ from config.settings import Settings, load_settings
 from processors.repeats import CELLS, cell_of, repeat_prior
 from serving.candidates import (
     NOTHING,
-    Lists,
     Neighbours,
     Popularity,
     Ranked,
     SessionItems,
     session_items,
 )
-from serving.rank import Knowledge, Ranker
+from serving.rank import Knowledge, Ranker, walk
 from serving.rank import ranked as best
 from streams.columns import F64, I64
 from tests import oracle
@@ -54,17 +53,15 @@ def asked(
 ) -> Ranked:
     """Walk the steps of an answer; `known` are neighbours of small ints, and sessions with them."""
     steps = ranker.ask([items], own, knowledge, [excluded], weighed=False)
-    wanted = next(steps)
-    try:
-        while True:
-            found = [known.get(one, (NOTHING, 0)) for one in wanted.index.tolist()]
-            if isinstance(wanted, Lists):
-                wanted = steps.send([near for near, _ in found])
-            else:
-                sessions = np.array([count for _, count in found], np.float64)
-                wanted = steps.send(Popularity(sessions, np.zeros(len(found))))
-    except StopIteration as done:
-        return best(done.value.of(0).query, None, n)
+
+    def near(index: I64) -> list[Neighbours]:
+        return [known.get(one, (NOTHING, 0))[0] for one in index.tolist()]
+
+    def popularity(index: I64) -> Popularity:
+        sessions = [known.get(one, (NOTHING, 0))[1] for one in index.tolist()]
+        return Popularity(np.array(sessions, np.float64), np.zeros(len(index)))
+
+    return best(walk(steps, near, popularity).of(0).query, None, n)
 
 
 def neighbours(index: I64, weight: F64, power: float) -> Neighbours:
