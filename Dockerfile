@@ -21,5 +21,7 @@ COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
 USER headwater
 WORKDIR /home/headwater
+# Compiled once here, not by every container that starts.
+RUN python -c "import processors.worker, serving.app"
 EXPOSE 8080
 CMD ["headwater", "serve"]

@@ -33,6 +33,8 @@ setup: .venv/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(UV)"
 	@$(RUN_UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(RUN_UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@echo "compiling what runs as machine code" >&2
+	@$(BIN)/python -c "import processors.worker, serving.app"
 	@touch $@
 
 demo: setup
