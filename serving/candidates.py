@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from processors.session import WINDOW
-from streams.columns import F64, I64, U64
+from streams.columns import F64, I64, U64, Bool
 
 __all__ = [
     "F32",
@@ -110,19 +110,22 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """B sessions that are ranked together; their S items stand one session after the other."""
+    """B sessions that are ranked together; their S items stand one session after the other, and so
+    do the E entries of their lists."""
 
     items: Sequence[SessionItems]
     start: I64
     """(B + 1,) where each session's items begin."""
-    slot: I64
-    """(S,) which session each item is of."""
+    length: I64
+    """(B,) events of each."""
     own: I64
     """(S,) small ints."""
     distance: I64
     """(S,) steps from the session's end."""
     lists: Sequence[Neighbours]
     """S of them."""
+    entries: I64
+    """(S + 1,) where each list's entries begin."""
     sessions: F64
     """(S,), as the next three: see `Session`."""
     rarity: F64
@@ -154,8 +157,8 @@ class Through:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Items to choose from after one session, u of them, each once; those that only two steps lead
-    to stand first.
+    """Items to choose from after one session, u of them, each once: the s items of the session,
+    then their neighbours, then those that only two steps lead to.
     """
 
     index: I64
@@ -163,8 +166,6 @@ class Candidates:
     """By the rule, without the repeat prior."""
     total: float
     """What the votes summed to before they were scaled."""
-    own: I64
-    """(s,) where the session's items stand."""
     place: I64
     """(entries,) where the entries of the session's lists, in order, stand."""
     indirect: int
@@ -180,41 +181,40 @@ class Voted:
 
     start: I64
     """(B + 1,) where each session's candidates begin."""
-    slot: I64
-    """(U,) which session each is of."""
     index: I64
     """(U,)."""
     score: F64
     """(U,)."""
     total: F64
     """(B,)."""
-    own: I64
-    """(S,) where the sessions' items stand among the U."""
     place: I64
-    """(E,) where the entries of the sessions' lists, in order, stand among the U."""
-    row: I64
-    """(E,) which of the S lists each entry is of."""
+    """(E,) which of its session's candidates each entry of the sessions' lists is."""
     indirect: I64
     """(B,)."""
     two_steps: F64
     """(U,) zeros where nobody looked."""
-    through: dict[int, Through]
-    """By session, of those with few candidates."""
+    looked: Bool
+    """(B,) where somebody did."""
+    first: I64
+    """(B + 1,) where the candidates that were looked through begin."""
+    where: I64
+    """(k,) places of those among the U."""
+    lists: Sequence[Neighbours]
+    """k of them."""
 
     def of(self, slot: int, sessions: Sessions) -> Candidates:
         """One session's."""
         a, b = int(self.start[slot]), int(self.start[slot + 1])
-        first, last = (int(sessions.start[slot + end]) for end in (0, 1))
-        entries = self.row.searchsorted([first, last])
+        entries = sessions.entries[sessions.start[slot : slot + 2]]
+        mine = slice(int(self.first[slot]), int(self.first[slot + 1]))
         return Candidates(
             self.index[a:b],
             self.score[a:b],
             float(self.total[slot]),
-            self.own[first:last] - a,
-            self.place[entries[0] : entries[1]] - a,
+            self.place[entries[0] : entries[1]],
             int(self.indirect[slot]),
-            self.two_steps[a:b] if slot in self.through else None,
-            self.through.get(slot),
+            self.two_steps[a:b] if self.looked[slot] else None,
+            Through(self.where[mine] - a, self.lists[mine]) if self.looked[slot] else None,
         )
 
 
@@ -238,32 +238,32 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """Those of B sessions: rows of M columns, of which each session fills the first `count`."""
+    """Those of B sessions, M in all, one session after the other."""
 
-    count: I64
-    """(B,)."""
+    start: I64
+    """(B + 1,) where each session's begin."""
     where: I64
-    """(B, M) places among the Voted."""
+    """(M,) places among the Voted."""
     index: I64
-    """(B, M)."""
+    """(M,)."""
     rule: F64
-    """(B, M) -inf behind a session's last."""
+    """(M,)."""
     base: F32
-    """(B, M) -inf behind a session's last; (B, 0) where nothing was weighed."""
+    """(M,); empty where nothing was weighed."""
     x: F32
-    """(FEATURES, B, M); without columns where nothing was weighed."""
+    """(FEATURES, M); empty where nothing was weighed."""
     q: F32
-    """(SHARED, B)."""
+    """(SHARED, B); empty where nothing was weighed."""
 
     def of(self, slot: int, begin: int) -> Query:
         """One session's, whose candidates begin at `begin`."""
-        m = int(self.count[slot])
+        mine = slice(int(self.start[slot]), int(self.start[slot + 1]))
         return Query(
-            self.where[slot, :m] - begin,
-            self.index[slot, :m],
-            self.rule[slot, :m],
-            self.base[slot, :m],
-            self.x[:, slot, :m],
+            self.where[mine] - begin,
+            self.index[mine],
+            self.rule[mine],
+            self.base[mine],
+            self.x[:, mine],
             self.q[:, slot],
         )
 

@@ -52,14 +52,14 @@ def explain(ranker: Ranker, asked: Asked, index: I64, score: F64) -> list[Explan
             steps[row, [column[item] for item in one.index.tolist()]] = shares
         total = float((candidates.score[through] @ steps).sum()) + 1e-9
         indirect = BEHIND * (votes[:, through] @ steps)[:, where] / total
-        direct = np.where(where < candidates.indirect, indirect, direct)
-    own = candidates.own
+        only_so = where >= len(candidates.index) - candidates.indirect
+        direct = np.where(only_so, indirect, direct)
     rule = query.rule[chosen]
     return [
         Explanation(
             session.items.item,
             direct[:, place],
-            np.where(own == where[place], session.prior, 0.0),
+            np.where(np.arange(len(session.own)) == where[place], session.prior, 0.0),
             # The learned ranking gives even an item that nobody votes for a chance.
             0.0 if rule[place] > 0 else float(score[place]),
             float(score[place] / rule[place]) if rule[place] > 0 else 1.0,

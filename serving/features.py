@@ -1,4 +1,4 @@
-"""What the learned ranking looks at: features of the best candidates. Pure numpy.
+"""What the learned ranking looks at: features of the best candidates. Pure, one compiled loop.
 
 All of them are ratios, shares or presence, mostly in logarithms, centred and scaled by the fixed
 constants below: nothing has to be estimated before learning starts, and no feature knows how large
@@ -14,18 +14,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from config.compiled import compiled
 from processors.session import WINDOW
 from serving.candidates import F32, Popularity, Queries, Sessions, Voted
-from streams.columns import F64, I64
+from streams.columns import F64, I64, Bool
 
-__all__ = ["CANDIDATE_FEATURES", "FLOOR", "SESSION_FEATURES", "unweighed", "weigh"]
+__all__ = ["CANDIDATE_FEATURES", "FLOOR", "SESSION_FEATURES", "weigh"]
 
 FLOOR = 0.3
 """Added to a list's total wherever its counts become shares: about the weight of one far pair, so
 that one lonely pair is no certainty."""
-_DECAYED: F64 = np.array([[0.4], [0.8], [0.6]]) ** (np.arange(WINDOW + 1) - 1.0)
-"""(3, distance): two other decays by distance than the rule's, and that of the shares of a list."""
-_IDF_POWER = 3
+_FAST, _SLOW, _NEAR = 0.4, 0.8, 0.6
+"""Two other decays by distance than the rule's, and that of the shares of a list."""
 # Logarithms are taken of what is no less than this.
 _LEAST_SHARE, _LEAST_OF_LAST, _LEAST_TWO = 1e-4, 1e-3, 1e-4
 _LEAST_RULE, _LEAST_PRIOR, _LEAST_RECENT = 1e-5, 1e-3, 0.1
@@ -87,11 +87,10 @@ SESSION_FEATURES = {
 }
 """The same for all candidates, in the order of `Query.q`."""
 
-_NAMES = list(CANDIDATE_FEATURES)
-_SHARES = 6
-"""The first rows: shares of the candidates' sum."""
-_LOGS = _NAMES.index("rule")
-"""Rows before this one are logarithms taken in one go."""
+_LOGS = list(CANDIDATE_FEATURES).index("rule") + 1
+"""Rows before this one are logarithms, taken in one go."""
+_SUMS = 13
+"""Rows before this one are summed over the entries of the session's lists."""
 
 
 def _scales(features: dict[str, _Scale]) -> tuple[F32, F32]:
@@ -100,133 +99,161 @@ def _scales(features: dict[str, _Scale]) -> tuple[F32, F32]:
 
 
 _CENTRE, _FACTOR = (part[:, None] for part in _scales(CANDIDATE_FEATURES))
-_Q_CENTRE, _Q_FACTOR = _scales(SESSION_FEATURES)
-_LN_RANK: F32 = np.log(1.0 + np.arange(1000)).astype(np.float32)
-
-
-def unweighed(count: I64, where: I64, index: I64, rule: F64) -> Queries:
-    """Candidates (B, M) in falling order of `rule`, without features."""
-    b = len(count)
-    none = np.zeros((b, 0), np.float32)
-    return Queries(count, where, index, rule, none, none[None], np.zeros((0, b), np.float32))
+_Q_CENTRE, _Q_FACTOR = (part[:, None] for part in _scales(SESSION_FEATURES))
 
 
 def weigh(
-    queries: Queries,
-    sessions: Sessions,
-    voted: Voted,
-    popularity: Popularity,
-    total: int,
+    queries: Queries, sessions: Sessions, voted: Voted, popularity: Popularity, total: int
 ) -> Queries:
-    """The same candidates (B, M), with their features. `popularity` is that of all of them, session
-    by session, and `total` the number of all sessions.
-    """
-    b, m = queries.rule.shape
-    shown = np.arange(m) < queries.count[:, None]
-    cell_of = np.full(len(voted.index), -1)
-    cell_of[queries.where[shown]] = shown.ravel().nonzero()[0]
-    x = np.zeros((len(_NAMES), b * m), np.float32)
-    peak = _fill_votes(x, cell_of, sessions, voted, b, m)
-    flat = shown.ravel()
-    x[13, flat] = popularity.sessions
-    x[14, flat] = popularity.recent
-    np.divide(x[14] + _LEAST_RECENT, _TREND[0] * x[13] + _TREND[1], out=x[15])
-    voters = x[12].copy()
-    x[10:14] += 1
-    x[13] /= total + 1
-    x[14] += _LEAST_RECENT
-    x[16] = _NOBODY_LOOKED
-    if voted.through:
-        looked = np.zeros(b, np.bool_)
-        looked[list(voted.through)] = True
-        two = (shown & looked[:, None]).ravel()
-        x[16, two] = voted.two_steps[queries.where.ravel()[two]] + _LEAST_TWO
-    np.log(x[:_LOGS], out=x[:_LOGS])
-    rule = np.where(shown, queries.rule, 0.0)
-    base = np.log(rule + _LEAST_RULE).astype(np.float32)
-    best = rule[:, 0]
-    sizes = np.diff(sessions.start)
-    by_session = x.reshape(len(_NAMES), b, m)
-    by_session[_LOGS] = base
-    by_session[18] = _LN_RANK[:m]
-    by_session[19] = rule / np.maximum(best, _TINY_SCORE)[:, None]
-    by_session[20] = voters.reshape(b, m) / sizes[:, None]
-    mine = cell_of[voted.own]
-    own = mine >= 0
-    x[21, mine[own]] = 1
-    last = mine[sessions.start[:-1]]
-    x[22, last[last >= 0]] = 1
-    x[23, mine[own]] = np.log(sessions.prior[own] + _LEAST_PRIOR)
-    by_session[24] = queries.where - voted.start[:-1, None] < voted.indirect[:, None]
-    x -= _CENTRE
-    x *= _FACTOR
-    q = _session_features(sessions, voted, best, peak, sizes)
-    base[~shown] = -np.inf
-    return replace(queries, base=base, x=by_session, q=q)
-
-
-def _fill_votes(x: F32, cell_of: I64, sessions: Sessions, voted: Voted, b: int, m: int) -> F32:
-    """Fill the rows that sum over the sessions' lists, up to the number of voters; logarithms are
-    still to be taken of the first twelve. Returns the largest share after the last item (b,).
+    """The same M candidates, with their features. `popularity` is that of all of them, and `total`
+    the number of all sessions.
     """
     lists = sessions.lists
-    cell = cell_of[voted.place]
-    here = (cell >= 0).nonzero()[0]
-    cell, row = cell[here], voted.row[here]
-    counts = np.concatenate([one.counts for one in lists], axis=1)[:, here]
-    after, before, strength = counts
-    totals = np.array([(one.after, one.before) for one in lists], np.float32).T
-    totals += np.float32(FLOOR)
-    fast, slow, near = _DECAYED[:, sessions.distance]
-    idf = sessions.rarity**_IDF_POWER
-    votes = np.array([fast * idf, sessions.weight, slow * idf, sessions.rarity])[:, row]
-    votes *= strength
-    shares = np.array([near / totals[0], near / totals[1]])[:, row]
-    shares *= counts[:2]
-    cells = b * m
-    for place, weight in enumerate([*votes, *shares]):
-        x[place] = np.bincount(cell, weight, cells)
-    part = x[:_SHARES].reshape(_SHARES, b, m)
-    part /= part.sum(axis=2, keepdims=True) + np.float32(_TINY)
-    x[:_SHARES] += np.float32(_LEAST_SHARE)
-    step = row - sessions.start[sessions.slot[row]]
-    peak = np.zeros(b, np.float32)
-    for back in (0, 1):
-        there = (step == back).nonzero()[0]
-        at, of = cell[there], row[there]
-        x[6 + 2 * back, at] = after[there] / totals[0, of]
-        x[7 + 2 * back, at] = before[there] / totals[1, of]
-        if back == 0:
-            x[10, at], x[11, at] = after[there], before[there]
-            peak = x[6].reshape(b, m).max(axis=1)
-    x[6:10] += np.float32(_LEAST_OF_LAST)
-    x[12] = np.bincount(cell, strength > 0, cells)
-    return peak
-
-
-def _session_features(sessions: Sessions, voted: Voted, best: F64, peak: F32, sizes: I64) -> F32:
-    """(SHARED, b) of each session."""
-    first = sessions.start[:-1]
-    length = np.array([one.length for one in sessions.items], np.float64)
-    looked = np.zeros(len(length))
-    looked[list(voted.through)] = 1
-    after = np.array([sessions.lists[place].after for place in first.tolist()])
-    q = np.array(
-        [
-            length == 1,
-            length == 2,
-            (length >= 3) & (length <= 4),
-            np.log(length),
-            np.add.reduceat(sessions.prior, first),
-            best,
-            np.log(1 + sessions.sessions[first]),
-            np.log(1 + after),
-            peak,
-            sizes / np.minimum(length, WINDOW),
-            looked,
-        ],
-        np.float32,
+    x = np.zeros((len(CANDIDATE_FEATURES), len(queries.index)), np.float32)
+    q = np.zeros((len(SESSION_FEATURES), len(sessions.items)), np.float32)
+    _fill(
+        x,
+        q,
+        sessions.start,
+        sessions.length,
+        sessions.distance,
+        sessions.rarity,
+        sessions.weight,
+        sessions.sessions,
+        sessions.prior,
+        sessions.entries,
+        np.concatenate([one.counts for one in lists], axis=1),
+        np.array([one.after for one in lists]),
+        np.array([one.before for one in lists]),
+        voted.start,
+        voted.place,
+        voted.two_steps,
+        voted.indirect,
+        voted.looked,
+        queries.start,
+        queries.where,
+        queries.rule,
+        popularity.sessions,
+        popularity.recent,
+        float(total),
     )
-    q -= _Q_CENTRE[:, None]
-    q *= _Q_FACTOR[:, None]
-    return q
+    np.log(x[:_LOGS], out=x[:_LOGS])
+    base = x[_LOGS - 1].copy()
+    x -= _CENTRE
+    x *= _FACTOR
+    q -= _Q_CENTRE
+    q *= _Q_FACTOR
+    return replace(queries, base=base, x=x, q=q)
+
+
+@compiled(
+    "void(f4[:, ::1], f4[:, ::1], i8[::1], i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], "
+    "i8[::1], f4[:, ::1], f8[::1], f8[::1], i8[::1], i8[::1], f8[::1], i8[::1], b1[::1], "
+    "i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8)"
+)
+def _fill(
+    x: F32,
+    q: F32,
+    start: I64,
+    length: I64,
+    distance: I64,
+    rarity: F64,
+    weight: F64,
+    known: F64,
+    prior: F64,
+    entries: I64,
+    counts: F32,
+    after: F64,
+    before: F64,
+    begin: I64,
+    place: I64,
+    two_steps: F64,
+    indirect: I64,
+    looked: Bool,
+    first: I64,
+    where: I64,
+    rule: F64,
+    popular: F64,
+    recent: F64,
+    total: float,
+) -> None:
+    """Fill `x` and `q`, which are zeros, with what is still to be centred and scaled; of the first
+    rows of `x`, logarithms are still to be taken.
+    """
+    cell = np.empty(np.diff(begin).max(), np.int64)
+    sums = np.empty((np.diff(first).max(), _SUMS))
+    for b in range(len(length)):
+        low, high = first[b], first[b + 1]
+        m, s, base = high - low, start[b + 1] - start[b], begin[b]
+        u = begin[b + 1] - base
+        cell[:u] = -1
+        for j in range(m):
+            cell[where[low + j] - base] = j
+        sums[:m] = 0
+        for i in range(start[b], start[b + 1]):
+            step, steps = i - start[b], distance[i] - 1.0
+            cubed = rarity[i] ** 3
+            fast, slow, near = _FAST**steps * cubed, _SLOW**steps * cubed, _NEAR**steps
+            all_after, all_before = after[i] + FLOOR, before[i] + FLOOR
+            for e in range(entries[i], entries[i + 1]):
+                j = cell[place[e]]
+                if j < 0:
+                    continue
+                strength = counts[2, e]
+                follows, precedes = counts[0, e] / all_after, counts[1, e] / all_before
+                sums[j, 0] += fast * strength
+                sums[j, 1] += weight[i] * strength
+                sums[j, 2] += slow * strength
+                sums[j, 3] += rarity[i] * strength
+                sums[j, 4] += near * follows
+                sums[j, 5] += near * precedes
+                if step == 0:
+                    sums[j, 6], sums[j, 7] = follows, precedes
+                    sums[j, 10], sums[j, 11] = counts[0, e], counts[1, e]
+                elif step == 1:
+                    sums[j, 8], sums[j, 9] = follows, precedes
+                if strength > 0:
+                    sums[j, 12] += 1
+        peak = 0.0
+        for j in range(m):
+            peak = max(peak, sums[j, 6])
+        for f in range(6):
+            whole = _TINY
+            for j in range(m):
+                whole += sums[j, f]
+            for j in range(m):
+                x[f, low + j] = sums[j, f] / whole + _LEAST_SHARE
+        best = rule[low] if m else 0.0
+        for j in range(m):
+            at = low + j
+            mine = where[at] - base
+            for f in range(6, 10):
+                x[f, at] = sums[j, f] + _LEAST_OF_LAST
+            for f in range(10, _SUMS):
+                x[f, at] = sums[j, f] + 1
+            x[13, at] = (popular[at] + 1) / (total + 1)
+            x[14, at] = recent[at] + _LEAST_RECENT
+            x[15, at] = x[14, at] / (_TREND[0] * popular[at] + _TREND[1])
+            x[16, at] = two_steps[where[at]] + _LEAST_TWO if looked[b] else _NOBODY_LOOKED
+            x[17, at] = rule[at] + _LEAST_RULE
+            x[18, at] = math.log(j + 1.0)
+            x[19, at] = rule[at] / max(best, _TINY_SCORE)
+            x[20, at] = sums[j, 12] / s
+            if mine < s:
+                x[21, at] = 1
+                x[22, at] = mine == 0
+                x[23, at] = math.log(prior[start[b] + mine] + _LEAST_PRIOR)
+            x[24, at] = mine >= u - indirect[b]
+        last = start[b]
+        repeats = 0.0
+        for i in range(start[b], start[b + 1]):
+            repeats += prior[i]
+        q[0, b], q[1, b], q[2, b] = length[b] == 1, length[b] == 2, 3 <= length[b] <= 4
+        q[3, b] = math.log(length[b])
+        q[4, b] = repeats
+        q[5, b] = best
+        q[6, b] = math.log(1 + known[last])
+        q[7, b] = math.log(1 + after[last])
+        q[8, b] = peak
+        q[9, b] = s / min(length[b], WINDOW)
+        q[10, b] = looked[b]

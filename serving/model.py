@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.candidates import F32, Query
+from config.compiled import compiled
+from serving.candidates import F32, Queries, Query
 from serving.features import CANDIDATE_FEATURES, SESSION_FEATURES
-from streams.columns import F64
+from streams.columns import F64, I64
 
 __all__ = ["HIDDEN", "PARAMETERS", "Model", "untaught"]
 
@@ -59,6 +60,13 @@ class Model:
         chances: F64 = self.chances_of(query.base[None], x, self.hidden_of(x, q))[0]
         return chances
 
+    def z_of(self, queries: Queries) -> F64:
+        """(M,) z of all candidates of B sessions."""
+        x = queries.x
+        shared = self.session.T @ queries.q + self.bias[:, None]
+        start, base = queries.start, queries.base + self.linear @ x
+        return _z(start, base, self.candidate.T @ x, shared, self.output)
+
     def hidden_of(self, x: F32, q: F32) -> F32:
         """(HIDDEN, B, M) what the hidden units say of candidates (X, B, M) of sessions (Q, B)."""
         _, b, m = x.shape
@@ -72,6 +80,20 @@ class Model:
         flat += self.output @ hidden.reshape(HIDDEN, base.size)
         z: F64 = flat.reshape(base.shape).astype(np.float64)
         return _softmax(z + base)
+
+
+@compiled("f8[::1](i8[::1], f4[::1], f4[:, ::1], f4[:, ::1], f4[::1])", fastmath=True)
+def _z(start: I64, base: F32, inner: F32, shared: F32, output: F32) -> F64:
+    """Adds to `base` (M,) what the hidden units say, of which `inner` (HIDDEN, M) is the
+    candidates' part and `shared` (HIDDEN, B) the sessions'.
+    """
+    z = base.copy()
+    for h in range(HIDDEN):
+        for b in range(len(start) - 1):
+            mine = shared[h, b]
+            for j in range(start[b], start[b + 1]):
+                z[j] += output[h] * max(inner[h, j] + mine, np.float32(0))
+    return z.astype(np.float64)
 
 
 def _softmax(z: F64) -> F64:

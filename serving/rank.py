@@ -1,4 +1,4 @@
-"""From sessions and their items' neighbours to candidates and scores: the rule. Pure numpy.
+"""From sessions and their items' neighbours to candidates and scores: the rule. Pure.
 
     score(c) = Σ_a d^(events after a in the session) · idf(a)^p · w(a, c)^q,      scaled to sum 1
              + P(the next event repeats c)                          for the session's own items
@@ -15,8 +15,9 @@ Over all items c that they lead to
 
 and those that no item of the session votes for are put behind with score(c) = 10⁻⁶ · two(c).
 
-Sessions are ranked together, as rows of the same arrays: what a call of numpy costs, however little
-it has to do, is most of what a session by itself would cost.
+Sessions are ranked together, one after the other in the same arrays, by compiled loops
+(`voting.py`, `choosing.py`): what a call of numpy costs, however little it has to do, would be most
+of the price.
 
 `ask` is the order of the steps. It reads nothing itself: it yields what it needs to know next, so
 that a server, which waits for Redis, and an evaluation in memory walk the same way.
@@ -27,12 +28,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
 from config.settings import RankSettings
-from processors.repeats import cell_of
+from processors.session import WINDOW
 from serving.candidates import (
+    F32,
     Candidates,
     Counts,
     Lists,
@@ -44,11 +47,12 @@ from serving.candidates import (
     Session,
     SessionItems,
     Sessions,
-    Through,
     Voted,
 )
-from serving.features import FLOOR, unweighed, weigh
+from serving.choosing import choose, softmax_best
+from serving.features import FLOOR, weigh
 from serving.model import Model
+from serving.voting import table_for, through, values, vote, widen
 from streams.columns import F64, I64
 
 __all__ = [
@@ -68,6 +72,7 @@ CANDIDATES = 100
 """Best ones by the rule that go on to be weighed and shown, at most."""
 BEHIND = 1e-6
 """Scale of what only two steps lead to: behind every direct candidate."""
+_NONE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +122,11 @@ Steps = Generator[Lists | Counts, Sequence[Neighbours] | Popularity, Batch]
 
 
 class Ranker:
-    """Ranks sessions over a dense array that it keeps."""
+    """Ranks sessions, with a table that it keeps."""
 
     def __init__(self, settings: RankSettings) -> None:
         self._settings = settings
-        self._stride = 1024
-        self._mark = np.zeros(self._stride, np.int32)
-        self._places = np.arange(4096, dtype=np.int32)
+        self._table = table_for(1)
 
     def ask(
         self,
@@ -140,195 +143,137 @@ class Ranker:
         items to be left out. Features are there only where `weighed`.
         """
         lists = yield from _neighbours(own)
-        counts = (yield from _popularity(own)).sessions
-        sessions = self._sessions(items, own, lists, counts, knowledge)
-        voted = self._vote(sessions)
-        through = self._through(voted, sessions)
-        if through:
-            places = np.concatenate([where + voted.start[slot] for slot, where in through.items()])
-            further = yield from _neighbours(voted.index[places])
-            voted = self._widen(voted, through, places, further)
+        known = (yield from _popularity(own)).sessions
+        sessions = self._sessions(items, own, lists, known, knowledge)
+        rules = self._settings
+        table = self._table_for(sessions.start, sessions.entries)
+        index, strength = _joined(lists)
+        start, index, score, total, place = vote(
+            sessions.start, own, sessions.weight, sessions.entries, index, strength, table
+        )
+        first, where = through(
+            sessions.start, start, score, total, rules.widen_below, rules.widen_by
+        )
+        b = len(items)
+        voted = Voted(
+            start,
+            index,
+            score,
+            total,
+            place,
+            np.zeros(b, np.int64),
+            np.zeros(0),
+            np.zeros(b, np.bool_),
+            first,
+            where,
+            (),
+        )
+        if len(where):
+            voted = self._widen(voted, (yield from _neighbours(index[where])))
         queries = self._choose(sessions, voted, excluded)
         if weighed:
-            popularity = yield from _popularity(queries.index[queries.rule > -np.inf])
+            popularity = yield from _popularity(queries.index)
             queries = weigh(queries, sessions, voted, popularity, knowledge.sessions)
         return Batch(sessions, voted, queries, knowledge.model if weighed else None)
+
+    def shares(self, lists: Sequence[Neighbours]) -> list[F32]:
+        """Each list's counts as shares of its total."""
+        weights = [one.forward + self._settings.backward * one.backward for one in lists]
+        return [weight / (weight.sum() + FLOOR) for weight in weights]
 
     def _sessions(
         self,
         items: Sequence[SessionItems],
         own: I64,
         lists: Sequence[Neighbours],
-        sessions: F64,
+        known: F64,
         knowledge: Knowledge,
     ) -> Sessions:
         rules = self._settings
-        sizes = [len(one.item) for one in items]
+        start = _starts([len(one.item) for one in items])
+        length = np.array([one.length for one in items], np.int64)
         distance = np.concatenate([one.distance for one in items])
-        times = np.concatenate([one.times for one in items])
-        slot = np.repeat(np.arange(len(items)), sizes)
-        length = np.array([one.length for one in items], np.int64)[slot]
-        known = np.maximum(sessions, 1)
-        rarity = 1 + np.log(np.maximum(knowledge.sessions, known) / known)
-        weight = rules.distance_decay ** (distance - 1.0) * rarity**rules.idf_power
-        unseen = sessions == 0
-        rarity[unseen] = weight[unseen] = 0
-        prior = knowledge.prior[cell_of(distance, times, length)]
-        start = np.zeros(len(items) + 1, np.int64)
-        np.cumsum(sizes, out=start[1:])
-        return Sessions(items, start, slot, own, distance, lists, sessions, rarity, weight, prior)
-
-    def _vote(self, sessions: Sessions) -> Voted:
-        """The sessions' own items and all their neighbours, scored by the rule."""
-        lists, b = sessions.lists, len(sessions.items)
-        sizes = np.array([len(one.index) for one in lists])
-        row = np.repeat(np.arange(len(lists)), sizes)
-        # Own items and lists of one session stand together, so that its candidates do.
-        known = np.concatenate([sessions.own, *[one.index for one in lists]])
-        slot = np.concatenate([sessions.slot, sessions.slot[row]])
-        index, slots, place = self._once(known, slot, b)
-        s = len(sessions.own)
-        strength = np.concatenate([one.strength for one in lists])
-        strength *= sessions.weight[row]
-        score: F64 = np.bincount(place[s:], strength, len(index)).astype(np.float64)
-        start = slots.searchsorted(np.arange(b + 1))
-        total: F64 = np.add.reduceat(score, start[:-1])
-        score /= np.where(total > 0, total, 1)[slots]
-        return Voted(
+        rarity, weight, prior = values(
             start,
-            slots,
+            length,
+            distance,
+            np.concatenate([one.times for one in items]),
+            known,
+            float(knowledge.sessions),
+            rules.distance_decay,
+            rules.idf_power,
+            knowledge.prior,
+        )
+        entries = _starts([len(one.index) for one in lists])
+        return Sessions(
+            items, start, length, own, distance, lists, entries, known, rarity, weight, prior
+        )
+
+    def _widen(self, voted: Voted, lists: Sequence[Neighbours]) -> Voted:
+        """Put behind what only the lists of the candidates at `voted.where` lead to."""
+        entries = _starts([len(one.index) for one in lists])
+        index, _ = _joined(lists)
+        start, index, score, two_steps, indirect = widen(
+            voted.start,
+            voted.index,
+            voted.score,
+            voted.first,
+            voted.where,
+            entries,
             index,
-            score,
-            total,
-            place[:s],
-            place[s:],
-            row,
-            np.zeros(b, np.int64),
-            np.zeros(len(index)),
-            {},
+            np.concatenate(self.shares(lists), dtype=np.float64),
+            BEHIND,
+            self._table_for(np.arange(len(voted.start)), voted.start + entries[voted.first]),
         )
-
-    def _through(self, voted: Voted, sessions: Sessions) -> dict[int, I64]:
-        """Where candidates are few: places, among a session's own, through which to look on."""
-        rules = self._settings
-        few = (np.diff(voted.start) < rules.widen_below) & (voted.total > 0)
-        found: dict[int, I64] = {}
-        for slot in few.nonzero()[0].tolist():
-            begin, end = voted.start[slot], voted.start[slot + 1]
-            votes = voted.score[begin:end].copy()
-            votes[voted.own[sessions.start[slot] : sessions.start[slot + 1]] - begin] = 0
-            best = np.argsort(-votes, kind="stable")[: rules.widen_by]
-            best = best[votes[best] > 0]
-            if len(best):
-                found[slot] = best
-        return found
-
-    def _widen(
-        self, voted: Voted, through: dict[int, I64], places: I64, lists: Sequence[Neighbours]
-    ) -> Voted:
-        """Put behind what only the lists of the candidates at `places` lead to."""
-        b = len(voted.total)
-        sizes = [len(one.index) for one in lists]
-        slot = np.concatenate([np.repeat(voted.slot[places], sizes), voted.slot])
-        known = np.concatenate([*[one.index for one in lists], voted.index])
-        index, slots, place = self._once(known, slot, b)
-        entries = sum(sizes)
-        parts = [
-            share * vote
-            for share, vote in zip(self.shares(lists), voted.score[places], strict=True)
-        ]
-        votes: F64 = np.bincount(place[:entries], np.concatenate(parts), len(index)).astype(
-            np.float64
-        )
-        start = slots.searchsorted(np.arange(b + 1))
-        votes /= (np.add.reduceat(votes, start[:-1]) + 1e-9)[slots]
-        # Items come in the order of their last entries, so known ones come last.
-        moved = place[entries:]
-        score = BEHIND * votes
-        score[moved] = voted.score
-        new = np.diff(start) - np.diff(voted.start)
-        found: dict[int, Through] = {}
-        at = 0
-        for one, where in through.items():
-            mine = lists[at : at + len(where)]
-            found[one] = Through(where + new[one], mine)
-            at += len(where)
+        moved = np.repeat(start[:-1] - voted.start[:-1], np.diff(voted.first))
         return replace(
             voted,
             start=start,
-            slot=slots,
             index=index,
             score=score,
-            own=moved[voted.own],
-            place=moved[voted.place],
-            indirect=new,
-            two_steps=votes,
-            through=found,
+            indirect=indirect,
+            two_steps=two_steps,
+            looked=np.diff(voted.first) > 0,
+            where=voted.where + moved,
+            lists=lists,
         )
-
-    def shares(self, lists: Sequence[Neighbours]) -> list[F64]:
-        """Each list's counts as shares of its total."""
-        weights = [one.forward + self._settings.backward * one.backward for one in lists]
-        return [weight / (weight.sum() + FLOOR) for weight in weights]
 
     def _choose(self, sessions: Sessions, voted: Voted, excluded: Sequence[I64 | None]) -> Queries:
         """The best candidates in falling order of the whole rule; features are still to come."""
-        value = voted.score.copy()
-        value[voted.own] += sessions.prior
-        for slot, some in enumerate(excluded):
-            if some is not None and len(some):
-                mine = slice(voted.start[slot], voted.start[slot + 1])
-                value[mine][np.isin(voted.index[mine], some)] = -np.inf
-        b, width = len(sessions.items), int(np.diff(voted.start).max())
-        if width > CANDIDATES:
-            rule = np.full((b, width), -np.inf)
-            rule[voted.slot, np.arange(len(value)) - voted.start[voted.slot]] = value
-            rule.partition(width - CANDIDATES, axis=1)
-            # Ties with the last of the best stay for now, and are told apart by their order.
-            value[value < rule[voted.slot, width - CANDIDATES]] = -np.inf
-        where = (value > -np.inf).nonzero()[0]
-        owner = voted.slot[where]
-        count = np.bincount(owner, minlength=b)
-        width = max(1, int(count.max()))
-        at = owner, np.arange(len(where)) - (np.cumsum(count) - count)[owner]
-        rule = np.full((b, width), -np.inf)
-        places, index = np.zeros((2, b, width), np.int64)
-        rule[at], places[at], index[at] = value[where], where, voted.index[where]
-        order = np.lexsort((index, -rule))[:, :CANDIDATES]
-        return unweighed(
-            np.minimum(count, CANDIDATES),
-            np.take_along_axis(places, order, 1),
-            np.take_along_axis(index, order, 1),
-            np.take_along_axis(rule, order, 1),
+        out = [_NONE if some is None else some for some in excluded]
+        start, where, index, rule = choose(
+            sessions.start,
+            voted.start,
+            voted.index,
+            voted.score,
+            sessions.prior,
+            _starts([len(some) for some in out]),
+            np.concatenate(out),
+            CANDIDATES,
         )
+        none = np.zeros((0, len(out)), np.float32)
+        return Queries(start, where, index, rule, none[:, 0], none[:, :0], none)
 
-    def _once(self, known: I64, slot: I64, b: int) -> tuple[I64, I64, I64]:
-        """Every int of each of `b` slots once, whose it is, and where each entry stands among them.
-
-        They come slot by slot, and in each in the order of their last entries.
+    def _table_for(self, start: I64, entries: I64) -> I64:
+        """A table for the largest of the sessions: `start` (B + 1,) says which of the `entries`
+        begin each, and its own items are few.
         """
-        n = len(known)
-        if n > len(self._places):
-            self._places = np.arange(2 * n, dtype=np.int32)
-        largest = int(known.max(initial=0))
-        while largest >= self._stride:
-            self._stride *= 2
-        if b * self._stride > len(self._mark):
-            self._mark = np.zeros(b * self._stride, np.int32)
-        if b > 1:
-            order = np.argsort(slot, kind="stable")
-            known, slot = known[order], slot[order]
-        places, mark = self._places[:n], self._mark
-        key = known + slot * self._stride
-        mark[key] = places
-        last = mark[key]
-        once = last == places
-        place = (np.cumsum(once) - 1)[last]
-        if b > 1:
-            back = np.empty(n, np.int64)
-            back[order] = place
-            place = back
-        return known[once], slot[once], place
+        begin = entries[start]
+        largest = int((begin[1:] - begin[:-1]).max()) + WINDOW
+        if 2 * largest > len(self._table):
+            self._table = table_for(largest)
+        return self._table
+
+
+def _starts(sizes: Sequence[int]) -> I64:
+    """(n + 1,) where each of n runs begins."""
+    return np.array(list(accumulate(sizes, initial=0)), np.int64)
+
+
+def _joined(lists: Sequence[Neighbours]) -> tuple[I64, F64]:
+    """The small ints and strengths of all lists."""
+    index = np.concatenate([one.index for one in lists])
+    return index, np.concatenate([one.strength for one in lists])
 
 
 def ranked(query: Query, model: Model | None, n: int) -> Ranked:
@@ -340,17 +285,19 @@ def ranked(query: Query, model: Model | None, n: int) -> Ranked:
     return Ranked(query.index[order], chance[order])
 
 
-def ranked_all(batch: Batch, n: int) -> tuple[I64, F64]:
-    """(B, ≤ n) the best of each session and their scores, as `ranked` says; behind a session's
-    `count` stands nothing of meaning.
+def ranked_all(batch: Batch, n: int) -> tuple[I64, I64, F64]:
+    """How many of the n best each session has (B,), these (B, n), and their scores, as `ranked`
+    says; behind a session's last stands nothing of meaning.
     """
     queries, model = batch.queries, batch.model
+    counts = np.minimum(np.diff(queries.start), n)
     if model is None:
-        return queries.index[:, :n], queries.rule[:, :n]
-    chance = model.chances_of(queries.base, queries.x, model.hidden_of(queries.x, queries.q))
-    # What is behind the last has no chance, and must not tie with what has hardly one.
-    order = np.lexsort((queries.index, -np.where(queries.rule > -np.inf, chance, -1)))[:, :n]
-    return np.take_along_axis(queries.index, order, 1), np.take_along_axis(chance, order, 1)
+        at = np.minimum(queries.start[:-1, None] + np.arange(n), max(len(queries.index) - 1, 0))
+        if not len(queries.index):
+            return counts, np.zeros(at.shape, np.int64), np.zeros(at.shape)
+        return counts, queries.index[at], queries.rule[at]
+    z = model.z_of(queries)
+    return counts, *softmax_best(queries.start, queries.index, z, n)
 
 
 def walk(

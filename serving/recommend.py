@@ -87,8 +87,7 @@ class _Found:
 
 
 TOGETHER = 32
-"""Sessions that are ranked together, at most: more would make the first ones wait, and take memory
-by the number of known items."""
+"""Sessions that are ranked together, at most: more would make the first ones wait."""
 _NOTHING = Scored(np.zeros(0, np.uint64), np.zeros(0))
 
 
@@ -226,14 +225,13 @@ class Recommender:
         batch = await self.ask_all(
             [session for session, _, _ in wanted], [left_out for _, _, left_out in wanted]
         )
-        index, score = ranked_all(batch, max(choice.n for _, choice, _ in wanted))
+        counts, index, score = ranked_all(batch, max(choice.n for _, choice, _ in wanted))
         ids = self._reader.interner.ids(index)
-        counts = np.minimum(batch.queries.count, [choice.n for _, choice, _ in wanted]).tolist()
         return [
             await self._special(batch.of(slot), choice)
             if choice.explain or choice.diversity
-            else Scored(ids[slot, :k], score[slot, :k])
-            for slot, (k, (_, choice, _)) in enumerate(zip(counts, wanted, strict=True))
+            else Scored(ids[slot, : min(k, choice.n)], score[slot, : min(k, choice.n)])
+            for slot, (k, (_, choice, _)) in enumerate(zip(counts.tolist(), wanted, strict=True))
         ]
 
     async def _special(self, asked: Asked, choice: Choice) -> Scored:
