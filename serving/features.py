@@ -16,7 +16,8 @@ import numpy as np
 
 from config.compiled import compiled
 from processors.session import WINDOW
-from serving.candidates import F32, Popularity, Queries, Sessions, Voted
+from serving.batch import Queries, Sessions, Voted
+from serving.candidates import F32, Popularity
 from streams.columns import F64, I64, Bool
 
 __all__ = ["CANDIDATE_FEATURES", "FLOOR", "SESSION_FEATURES", "weigh"]

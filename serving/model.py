@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from config.compiled import compiled
-from serving.candidates import F32, Queries, Query
+from serving.batch import Queries
+from serving.candidates import F32, Query
 from serving.features import CANDIDATE_FEATURES, SESSION_FEATURES
 from streams.columns import F64, I64
 

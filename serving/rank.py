@@ -34,6 +34,7 @@ import numpy as np
 
 from config.settings import RankSettings
 from processors.session import WINDOW
+from serving.batch import Queries, Sessions, Voted
 from serving.candidates import (
     F32,
     Candidates,
@@ -41,13 +42,10 @@ from serving.candidates import (
     Lists,
     Neighbours,
     Popularity,
-    Queries,
     Query,
     Ranked,
     Session,
     SessionItems,
-    Sessions,
-    Voted,
 )
 from serving.choosing import choose, softmax_best
 from serving.features import FLOOR, weigh
