@@ -1,14 +1,14 @@
-"""The HTTP application of one process: what the handlers share, the routes, and one middleware.
+"""The HTTP application of one process: what the handlers share, and the routes.
 
-Next: `routes_*.py` for the handlers, `answers.py` for the hot path, `processes.py` for how it runs.
+Next: `front.py` for what requests pass first, `routes_*.py` for the handlers, `answers.py` for the
+hot path, `processes.py` for how it runs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import structlog
 from aiohttp import web
@@ -28,7 +28,6 @@ from serving.bodies import BatchBody, Decoder, ItemBody, RecommendBody
 from serving.context import CONTEXT, Context
 from serving.exploration import Exposures
 from serving.outage import Outage, StoreDown
-from serving.problems import problem_of
 from serving.publishing import Publisher
 from serving.recommend import Recommender
 from serving.status import Status
@@ -43,15 +42,14 @@ __all__ = ["make_app"]
 log = structlog.get_logger("headwater.http")
 
 _REMEMBER_SECONDS = 2.0
+_METRICS_SECONDS = 1.0
 _FLUSH_SECONDS = 2.0
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_app(settings: Settings) -> web.Application:
     """The application; it connects when it starts. Raises SettingsError for missing addresses."""
     bootstrap_of(settings)
-    app = web.Application(middlewares=[_boundary], client_max_size=settings.http.max_body_bytes)
+    app = web.Application(client_max_size=settings.http.max_body_bytes)
     for routes in (
         routes_recommendations.routes,
         routes_events.routes,
@@ -70,21 +68,6 @@ def make_app(settings: Settings) -> web.Application:
 
     app.cleanup_ctx.append(connected)
     return app
-
-
-@web.middleware
-async def _boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Exceptions become problems, and every request is counted."""
-    started = time.perf_counter()
-    try:
-        response = await handler(request)
-    except Exception as error:  # the one place where everything unexpected ends
-        response = problem_of(error, request)
-    resource = request.match_info.route.resource
-    route = "none" if resource is None else resource.canonical
-    if route != routes_console.STREAM:  # that one takes as long as somebody watches
-        metrics.observe(route, response.status, time.perf_counter() - started)
-    return response
 
 
 @contextlib.asynccontextmanager
@@ -110,6 +93,7 @@ async def _context(settings: Settings) -> AsyncIterator[Context]:
     tasks = [
         asyncio.create_task(context.status.run()),
         asyncio.create_task(_remember(context.answers)),
+        asyncio.create_task(_flush_metrics()),
     ]
     try:
         yield context
@@ -117,6 +101,7 @@ async def _context(settings: Settings) -> AsyncIterator[Context]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        metrics.flush()
         await exposures.close()
         outage.close()
         try:
@@ -132,3 +117,9 @@ async def _remember(answers: Answers) -> None:
         with contextlib.suppress(StoreDown):
             await answers.remember()
         await asyncio.sleep(_REMEMBER_SECONDS)
+
+
+async def _flush_metrics() -> None:
+    while True:
+        await asyncio.sleep(_METRICS_SECONDS)
+        metrics.flush()

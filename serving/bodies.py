@@ -15,6 +15,7 @@ from config.errors import BadInput
 from serving.answers import MOST
 
 __all__ = [
+    "MOST_CHARACTERS",
     "MOST_EVENTS",
     "BatchBody",
     "Decoder",
@@ -30,9 +31,11 @@ __all__ = [
 
 MOST_EVENTS = 1000
 """Events of one request, at most."""
+MOST_CHARACTERS = 128
+"""Of an id."""
 DEFAULT_N = 20
 
-Id = Annotated[str, Meta(min_length=1, max_length=128)]
+Id = Annotated[str, Meta(min_length=1, max_length=MOST_CHARACTERS)]
 Ids = Annotated[list[Id], Meta(max_length=1000)]
 _PLANNED = {"filter", "boost"}
 _QUERY = {"n", "scenario", "exclude_seen", "diversity", "explain"}
@@ -109,22 +112,26 @@ def path_id(request: web.Request, name: str) -> str:
         value.encode()
     except UnicodeError:
         raise BadInput(f"{name}: the path is not UTF-8", name) from None
-    if not 1 <= len(value) <= 128:
-        raise BadInput(f"{name} has {len(value)} characters; 1 to 128 are allowed", name)
+    if not 1 <= len(value) <= MOST_CHARACTERS:
+        raise BadInput(
+            f"{name} has {len(value)} characters; 1 to {MOST_CHARACTERS} are allowed", name
+        )
     return value
 
 
-def plain_n(request: web.Request) -> int | None:
-    """`n` of a request that has no other parameter, None where there may be one. Raises BadInput.
+def plain_n(raw_query: str) -> int | None:
+    """`n` of a query, as it was sent, that holds at most that; None where it may hold more, or is
+    no number that is allowed.
 
-    Nearly every request is such a one, and is spared the parsing of its query.
+    Nearly every query is such a one, and is spared being parsed.
     """
-    text = request.rel_url.raw_query_string
-    if not text:
+    if not raw_query:
         return DEFAULT_N
-    if text.startswith("n=") and len(text) < 6 and text[2:].isascii() and text[2:].isdigit():
-        return _in_range(int(text[2:]), text[2:])
-    return None
+    text = raw_query[2:]
+    if not raw_query.startswith("n=") or len(text) > 3 or not (text.isascii() and text.isdigit()):
+        return None
+    n = int(text)
+    return n if 1 <= n <= MOST else None
 
 
 def query_body(request: web.Request, user_id: str) -> RecommendBody:
@@ -158,7 +165,10 @@ def chosen(query: Mapping[str, str]) -> int:
         return DEFAULT_N
     if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
         raise BadInput(f"n must be a whole number from 1 to {MOST}, not {text[:40]!r}", "n")
-    return _in_range(int(text), text)
+    n = int(text)
+    if not 1 <= n <= MOST:
+        raise BadInput(f"n must be from 1 to {MOST}, not {text}", "n")
+    return n
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool | None:
@@ -178,9 +188,3 @@ def _share(query: Mapping[str, str], name: str) -> float | None:
     if _NUMBER.fullmatch(text) and 0 <= (value := float(text)) <= 1:
         return value
     raise BadInput(f"{name} must be a number from 0 to 1, not {text[:40]!r}", name)
-
-
-def _in_range(n: int, text: str) -> int:
-    if not 1 <= n <= MOST:
-        raise BadInput(f"n must be from 1 to {MOST}, not {text}", "n")
-    return n

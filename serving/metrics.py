@@ -2,12 +2,16 @@
 
 With PROMETHEUS_MULTIPROC_DIR set, the numbers of all processes that share it, workers included, are
 added up. Hit rates and reciprocal ranks by window are derived here from the workers' counters.
+
+Requests are counted in this process first (`observe`) and told to Prometheus's metric by `flush`:
+writing each of them to the file that the processes share takes longer than counting it.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import (
@@ -31,6 +35,7 @@ __all__ = [
     "WORKERS",
     "collect",
     "exposition",
+    "flush",
     "observe",
 ]
 
@@ -51,21 +56,57 @@ UNTOLD = Counter(
     "headwater_explored_unpublished_total",
     "Answers with a new item that Kafka did not take, whose exposures are therefore not counted.",
 )
-_SECONDS = Histogram(
-    "headwater_request_seconds",
-    "Time to answer a request.",
-    ["route", "code"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+
+
+class _Requests(Histogram):
+    """Takes many observations at once."""
+
+    def add(self, counts: list[int], seconds: float) -> None:
+        """So many more in each bucket, the one past the last bound included, and their sum."""
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._sum.inc(seconds)
+
+
+_SECONDS = _Requests(
+    "headwater_request_seconds", "Time to answer a request.", ["route", "code"], buckets=_BOUNDS
 )
-_children: dict[tuple[str, int], Histogram] = {}
+
+
+class _Tally:
+    """Requests of one route and code since the last flush."""
+
+    def __init__(self, route: str, code: int) -> None:
+        self._told = _SECONDS.labels(route, str(code))
+        self._nothing = [0] * (len(_BOUNDS) + 1)
+        self.counts = self._nothing.copy()
+        self.seconds = 0.0
+
+    def flush(self) -> None:
+        if any(self.counts):
+            counts, self.counts = self.counts, self._nothing.copy()
+            seconds, self.seconds = self.seconds, 0.0
+            self._told.add(counts, seconds)
+
+
+_tallies: dict[tuple[str, int], _Tally] = {}
 
 
 def observe(route: str, code: int, seconds: float) -> None:
     """Count one request."""
-    child = _children.get((route, code))
-    if child is None:
-        child = _children[route, code] = _SECONDS.labels(route, str(code))
-    child.observe(seconds)
+    tally = _tallies.get((route, code))
+    if tally is None:
+        tally = _tallies[route, code] = _Tally(route, code)
+    tally.counts[bisect_left(_BOUNDS, seconds)] += 1
+    tally.seconds += seconds
+
+
+def flush() -> None:
+    """Tell Prometheus's metric what was observed since the last time."""
+    for tally in list(_tallies.values()):
+        tally.flush()
 
 
 def _registry() -> CollectorRegistry:

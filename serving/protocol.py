@@ -1,4 +1,6 @@
-"""Requests that are no HTTP at all are answered with a problem too, and do not fill the log."""
+"""How connections are handled. Requests pass `front.py` first; those that are no HTTP at all are
+answered with a problem too, and do not fill the log.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from serving.front import Front
 from serving.problems import problem
 
 __all__ = ["ProblemRunner"]
@@ -39,9 +42,10 @@ class _Server(web.Server):
 
 
 class ProblemRunner(web.AppRunner):
-    """An AppRunner whose connections answer with problems."""
+    """An AppRunner whose requests pass `Front`, and whose connections answer with problems."""
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         made.__class__ = _Server  # there is no other way to choose what a Server makes
+        made.request_handler = Front(self.app, made.request_handler)
         return made

@@ -44,7 +44,8 @@ async def ready(request: web.Request) -> web.Response:
 
 
 async def scrape(request: web.Request) -> web.Response:
-    """What Prometheus reads."""
+    """What Prometheus reads; of other processes' requests, those up to a second ago."""
+    metrics.flush()
     text = await asyncio.to_thread(metrics.exposition, request.app[CONTEXT].status.evaluation)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

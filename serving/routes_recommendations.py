@@ -12,25 +12,28 @@ from aiohttp import web
 from config.errors import BadInput
 from config.settings import ScenarioSettings
 from processors.popularity import WINDOWS
-from serving.bodies import RecommendBody, chosen, parameters, path_id, plain_n, query_body
+from serving.bodies import RecommendBody, chosen, parameters, path_id, query_body
 from serving.context import CONTEXT, json_response
 from serving.recommend import Choice, Relation
 from streams.columns import U64, hash_id
 
-__all__ = ["routes"]
+__all__ = ["FOR_USER", "routes"]
+
+FOR_USER = "/v1/recommendations/{user_id}"
+"""As metrics name the route that is asked for most."""
 
 _RELATIONS: dict[str, Relation] = {relation: relation for relation in get_args(Relation)}
 _PLAIN = ScenarioSettings()
 
 
 async def for_user(request: web.Request) -> web.Response:
-    """GET /v1/recommendations/{user_id}?n=20&scenario=news&diversity=0.5&explain=true."""
+    """GET /v1/recommendations/{user_id}?n=20&scenario=news&diversity=0.5&explain=true.
+
+    The plainest of these do not come here: see `front.py`.
+    """
     context = request.app[CONTEXT]
-    user_id, n = path_id(request, "user_id"), plain_n(request)
-    if n is not None:
-        choice = Choice(n, hash_id(user_id))
-    else:
-        choice = _choice(query_body(request, user_id), context.settings.scenarios)
+    user_id = path_id(request, "user_id")
+    choice = _choice(query_body(request, user_id), context.settings.scenarios)
     return json_response(await context.answers.recommend(choice, user_id))
 
 
@@ -59,16 +62,14 @@ async def for_batch(request: web.Request) -> web.Response:
 
 async def similar(request: web.Request) -> web.Response:
     """GET /v1/items/{item_id}/similar?n=20&relation=viewed."""
-    item, n = hash_id(path_id(request, "item_id")), plain_n(request)
-    relation: Relation = "viewed"
-    if n is None:
-        query = parameters(request, {"n", "relation"})
-        n, asked = chosen(query), query.get("relation", relation)
-        if asked not in _RELATIONS:
-            known = " or ".join(_RELATIONS)
-            raise BadInput(f"relation must be {known}, not {asked[:40]!r}", "relation")
-        relation = _RELATIONS[asked]
-    return json_response(await request.app[CONTEXT].answers.similar(item, n, relation))
+    item = hash_id(path_id(request, "item_id"))
+    query = parameters(request, {"n", "relation"})
+    asked = query.get("relation", "viewed")
+    if asked not in _RELATIONS:
+        known = " or ".join(_RELATIONS)
+        raise BadInput(f"relation must be {known}, not {asked[:40]!r}", "relation")
+    answers = request.app[CONTEXT].answers
+    return json_response(await answers.similar(item, chosen(query), _RELATIONS[asked]))
 
 
 async def trending(request: web.Request) -> web.Response:

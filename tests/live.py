@@ -15,16 +15,20 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from commands.stack import Stack
 from config.services import Services
 from processors.popularity import WINDOWS
+from serving.protocol import ProblemRunner
 from tests.conftest import own_settings
 
 __all__ = [
     "DEPARTMENTS",
     "PROBLEM",
+    "HereServer",
     "click",
     "eventually",
     "get",
@@ -38,6 +42,15 @@ DEPARTMENTS = ("tea", "bread", "fish", "soap")
 ITEMS = 10
 USERS = 40
 SEED = 20_260_101
+
+
+class HereServer(TestServer):
+    """Serves an application in this process, as `headwater serve` does."""
+
+    __test__ = False
+
+    async def _make_runner(self, **arguments: Any) -> web.AppRunner:
+        return ProblemRunner(self.app, **arguments)
 
 
 @asynccontextmanager

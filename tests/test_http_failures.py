@@ -11,14 +11,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp.test_utils import TestServer
 
 from config.daemon import free_port
 from config.services import Services
 from config.settings import load_settings
 from serving.app import make_app
 from tests.conftest import own_settings
-from tests.live import PROBLEM, eventually, get, ids, post, shop
+from tests.live import PROBLEM, HereServer, eventually, get, ids, post, shop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -75,7 +74,7 @@ async def test_while_kafka_is_down_events_are_refused_in_time(
     settings = own_settings(services, tmp_path / "home", partitions=2)
     nowhere = settings.kafka.model_copy(update={"bootstrap": f"127.0.0.1:{free_port()}"})
     app = make_app(settings.model_copy(update={"kafka": nowhere}))
-    async with TestServer(app) as server, aiohttp.ClientSession(server.make_url("/")) as http:
+    async with HereServer(app) as server, aiohttp.ClientSession(server.make_url("/")) as http:
         started = time.monotonic()
         async with http.post("/v1/events", json=GOOD_EVENT) as answer:
             assert answer.status == 503
