@@ -177,9 +177,10 @@ class EventApplier:
     def _new_names(self, decoded: DecodedBatch) -> dict[int, bytes]:
         if len(self._named) > _KNOWN_NAMES:
             self._named.clear()
+        items, first = np.unique(decoded.events.item, return_index=True)
         return {
-            item: name.encode()
-            for item, name in zip(decoded.events.item.tolist(), decoded.item_ids, strict=True)
+            item: decoded.item_ids[place]
+            for item, place in zip(items.tolist(), first.tolist(), strict=True)
             if item not in self._named
         }
 
@@ -187,7 +188,7 @@ class EventApplier:
         metrics.APPLIED.inc(len(decoded.events))
         for dead in decoded.rejected:
             metrics.REJECTED.labels(dead.rejection.reason).inc()
-        missing = batch.records[0].offset - batch.start
+        missing = int(batch.records.offset[0]) - batch.start
         if missing:
             metrics.LOG_GAP.inc(missing)
             log.error(
@@ -198,8 +199,9 @@ class EventApplier:
                 records=missing,
             )
         now = time.time()
-        for record in batch.records[:: max(1, len(batch.records) // _SAMPLES)]:
-            metrics.VISIBLE.observe(max(0.0, now - record.timestamp / 1000))
+        some = batch.records.timestamp[:: max(1, len(batch.records) // _SAMPLES)]
+        for timestamp in some.tolist():
+            metrics.VISIBLE.observe(max(0.0, now - timestamp / 1000))
 
 
 async def _pause(what: str, error: Exception, seconds: float) -> float:

@@ -11,9 +11,10 @@ from store.commit import CatalogueEntry, Target
 from store.writer import StoreWriter
 from streams.columns import hash_id
 from streams.dead import DeadLetters
-from streams.decode import Record, RejectedRecord
+from streams.decode import RejectedRecord
 from streams.event import Rejection
 from streams.item import CatalogueItem
+from streams.records import Record
 from streams.transport import RecordBatch
 
 __all__ = ["CatalogueApplier"]

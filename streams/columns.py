@@ -6,6 +6,7 @@ The chance that any two of 10 million items share one is 3 in a million (birthda
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -23,9 +24,11 @@ __all__ = [
     "EventColumns",
     "concatenate",
     "event_key",
+    "event_keys",
     "hash_id",
-    "hash_ids",
+    "hash_names",
     "session_tag",
+    "session_tags",
 ]
 
 U64 = npt.NDArray[np.uint64]
@@ -47,9 +50,9 @@ def hash_id(text: str) -> int:
     return value if value >= RESERVED_IDS else value + RESERVED_IDS
 
 
-def hash_ids(texts: list[str]) -> U64:
-    """`hash_id` of many."""
-    ids = np.array([xxh3_64_intdigest(text.encode()) for text in texts], np.uint64)
+def hash_names(names: list[bytes]) -> U64:
+    """`hash_id` of many, given as UTF-8."""
+    ids = _hashes(names)
     ids[ids < RESERVED_IDS] += np.uint64(RESERVED_IDS)
     return ids
 
@@ -59,9 +62,32 @@ def event_key(text: str) -> int:
     return (xxh3_64_intdigest(text.encode()) >> (64 - EVENT_BITS)) or 1
 
 
+def event_keys(texts: list[str | None]) -> U64:
+    """`event_key` of many; 0 for those that are None or empty."""
+    return _short_hashes(texts, EVENT_BITS)
+
+
 def session_tag(text: str) -> int:
     """19-bit tag of a session_id; 0 is kept for "none"."""
     return (xxh3_64_intdigest(text.encode()) >> (64 - TAG_BITS)) or 1
+
+
+def session_tags(texts: list[str | None]) -> npt.NDArray[np.uint32]:
+    """`session_tag` of many; 0 for those that are None or empty."""
+    return _short_hashes(texts, TAG_BITS).astype(np.uint32)
+
+
+def _hashes(names: Sequence[bytes]) -> U64:
+    return np.fromiter(map(xxh3_64_intdigest, names), np.uint64, len(names))
+
+
+def _short_hashes(texts: list[str | None], bits: int) -> U64:
+    if not any(texts):
+        return np.zeros(len(texts), np.uint64)
+    some = [text or "" for text in texts]
+    short = _hashes(list(map(str.encode, some))) >> np.uint64(64 - bits)
+    there = np.fromiter(map(bool, some), np.bool_, len(some))
+    return np.where(there, np.maximum(short, np.uint64(1)), np.uint64(0))
 
 
 @dataclass(frozen=True, slots=True)

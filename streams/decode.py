@@ -1,30 +1,21 @@
-"""From the records of one poll to numpy columns, and to dead letters for the rest."""
+"""From the records of one partition to numpy columns, and to dead letters for the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from operator import attrgetter
 
 import numpy as np
 
-from streams.columns import EventColumns, event_key, hash_ids, session_tag
+from streams.columns import I64, EventColumns, event_keys, hash_names, session_tags
 from streams.event import Event, EventRules, Rejection, time_of
+from streams.records import Record, Records
 
-__all__ = ["DecodedBatch", "Record", "RejectedRecord", "decode_batch"]
+__all__ = ["DecodedBatch", "RejectedRecord", "decode_batch"]
 
-
-class Record(Protocol):
-    """What is read of a Kafka record."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
+_user_id, _item_id, _timestamp, _event_id, _session_id = map(
+    attrgetter, ("user_id", "item_id", "timestamp", "event_id", "session_id")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,57 +31,57 @@ class DecodedBatch:
     """n good events in log order, and the bad ones."""
 
     events: EventColumns
-    item_ids: list[str]
-    """(n,) what `events.item` are the hashes of."""
+    item_ids: list[bytes]
+    """(n,) what `events.item` are the hashes of, as UTF-8."""
     rejected: list[RejectedRecord]
 
 
-def decode_batch(records: Sequence[Record], rules: EventRules) -> DecodedBatch:
+def decode_batch(records: Records, rules: EventRules) -> DecodedBatch:
     """Decode, check and hash the records of one partition. Never raises for what they hold."""
     rejected: list[RejectedRecord] = []
-    events = _all_at_once(records, rules)
-    if events is None:
-        records, events, rejected = _one_by_one(records, rules)
+    decoded = _all_at_once(records, rules)
+    if decoded is None:
+        records, rejected = _part(records, rules)
+        decoded = _all_at_once(records, rules)
+        assert decoded is not None, "what is good one by one is good together"  # noqa: S101
+    return DecodedBatch(*decoded, rejected)
+
+
+def _all_at_once(records: Records, rules: EventRules) -> tuple[EventColumns, list[bytes]] | None:
+    """The events' columns and item ids, if every record is good, as in nearly all batches."""
+    events = rules.decode_all(records.value)
+    kind = None if events is None else rules.kinds_of(events)
+    if events is None or kind is None:
+        return None
+    time = _times_of(events)
+    if (time < 0).any() or (time > records.timestamp + rules.future_ms).any():
+        return None
+    users = list(map(str.encode, map(_user_id, events)))
+    if users != records.key:
+        return None
+    items = list(map(str.encode, map(_item_id, events)))
     columns = EventColumns(
-        offset=np.array([record.offset for record in records], np.int64),
-        user=hash_ids([event.user_id for event in events]),
-        item=hash_ids([event.item_id for event in events]),
-        time=np.array([time_of(event) for event in events], np.int64),
-        kind=np.array([rules.kind_of(event) for event in events], np.uint8),
-        event=np.array(
-            [event_key(event.event_id) if event.event_id else 0 for event in events], np.uint64
-        ),
-        tag=np.array(
-            [session_tag(event.session_id) if event.session_id else 0 for event in events],
-            np.uint32,
-        ),
+        offset=records.offset,
+        user=hash_names(users),
+        item=hash_names(items),
+        time=time,
+        kind=kind,
+        event=event_keys(list(map(_event_id, events))),
+        tag=session_tags(list(map(_session_id, events))),
     )
-    return DecodedBatch(columns, [event.item_id for event in events], rejected)
+    return columns, items
 
 
-def _all_at_once(records: Sequence[Record], rules: EventRules) -> list[Event] | None:
-    """The events, if every record is good, as nearly all batches are; else None."""
+def _times_of(events: list[Event]) -> I64:
     try:
-        events = [rules.decode(record.value) for record in records]
-        for event in events:
-            rules.kind_of(event)
-        times = np.array([time_of(event) for event in events], np.int64)
-    except (Rejection, OverflowError):
-        return None
-    now = np.array([record.timestamp for record in records], np.int64)
-    if (times < 0).any() or (times > now + rules.future_ms).any():
-        return None
-    if [record.key for record in records] != [event.user_id.encode() for event in events]:
-        return None
-    return events
+        return np.fromiter(map(_timestamp, events), np.int64, len(events))
+    except TypeError:  # some are written as text
+        return np.fromiter(map(time_of, events), np.int64, len(events))
 
 
-def _one_by_one(
-    records: Sequence[Record], rules: EventRules
-) -> tuple[list[Record], list[Event], list[RejectedRecord]]:
-    """Good records with their events, and the bad ones with what is wrong."""
+def _part(records: Records, rules: EventRules) -> tuple[Records, list[RejectedRecord]]:
+    """The good records, and the bad ones with what is wrong."""
     good: list[Record] = []
-    events: list[Event] = []
     rejected: list[RejectedRecord] = []
     for record in records:
         try:
@@ -103,8 +94,7 @@ def _one_by_one(
             rejected.append(RejectedRecord(record, rejection))
         else:
             good.append(record)
-            events.append(event)
-    return good, events, rejected
+    return Records.of(good), rejected
 
 
 def _wrong_key(key: bytes | None) -> Rejection:

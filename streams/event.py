@@ -7,9 +7,12 @@ The same rules hold at both doors: what `POST /v1/events` refuses with 400, a wo
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Annotated
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 from msgspec import Meta, Struct
 
 from config.errors import BadInput
@@ -22,6 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_999
 """The end of the year 9999, where RFC 3339 ends too."""
 _MILLISECOND = timedelta(milliseconds=1)
+_type = attrgetter("type")
 
 
 class Event(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -80,6 +84,23 @@ class EventRules:
             raise Rejection("not_json", "nested too deeply") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Rejection("not_json", f"not JSON: {error}") from None
+
+    def decode_all(self, values: list[bytes | None]) -> list[Event] | None:
+        """The events in records' values; None where `decode` would refuse any of them."""
+        try:
+            if values and max(map(len, values)) > self._max_bytes:  # type: ignore[arg-type]
+                return None
+            return list(map(self._decoder.decode, values))  # type: ignore[arg-type]
+        except (TypeError, ValueError, RecursionError):
+            return None  # TypeError is a value of None; what msgspec raises are ValueErrors
+
+    def kinds_of(self, events: list[Event]) -> npt.NDArray[np.uint8] | None:
+        """`kind_of` each; None where that would refuse any of them."""
+        try:
+            kinds = map(self._kinds.__getitem__, map(_type, events))
+            return np.fromiter(kinds, np.uint8, len(events))
+        except KeyError:
+            return None
 
     def kind_of(self, event: Event) -> int:
         """The position of the event's type in the settings. Raises Rejection."""

@@ -11,17 +11,27 @@ holds the reader back when the folding is slower.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
+from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams.decode import Record
+from streams.fetched import take_fetched
+from streams.records import Records, concatenate_records
 
-__all__ = ["BatchTransport", "Positions", "RecordBatch"]
+__all__ = ["BatchTransport", "Positions", "RecordBatch", "join_batches"]
 
 log = structlog.get_logger("headwater.transport")
 
@@ -40,12 +50,25 @@ class RecordBatch:
     start: int
     """The position that was asked for. Less than the first record's offset where the log has a
     gap: a transaction's marker, a compacted record, or records that retention took."""
-    records: list[Record]
+    records: Records
 
     @property
     def last(self) -> int:
         """Offset of the last record."""
-        return self.records[-1].offset
+        return int(self.records.offset[-1])
+
+    def cut(self, most: int) -> tuple[RecordBatch, RecordBatch]:
+        """The first `most` records, and the others; there must be more."""
+        first = RecordBatch(self.topic, self.partition, self.start, self.records.span(0, most))
+        rest = self.records.span(most, len(self.records))
+        return first, RecordBatch(self.topic, self.partition, first.last + 1, rest)
+
+
+def join_batches(batches: Sequence[RecordBatch]) -> RecordBatch:
+    """Batches of one partition, each beginning where the one before ends, as one."""
+    first = batches[0]
+    records = concatenate_records([batch.records for batch in batches])
+    return RecordBatch(first.topic, first.partition, first.start, records)
 
 
 class _NoReadOffsets(MutableMapping[TP, int | None]):
@@ -71,8 +94,8 @@ class _NoReadOffsets(MutableMapping[TP, int | None]):
         return default
 
 
-class _PromptThread(driver.AIOKafkaConsumerThread):
-    """Reads Kafka without long waits.
+class _BatchThread(driver.AIOKafkaConsumerThread):
+    """Reads Kafka in whole batches and without long waits.
 
     A fetch leaves out partitions whose last records are still to be taken. If all that have
     traffic are left out, it waits at the broker for the others, as long as it may, and nothing
@@ -83,6 +106,22 @@ class _PromptThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 - Faust has no setting for it
         return consumer
+
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active_partitions: set[TP] | None,
+        timeout: float | None = None,  # noqa: ASYNC109 - Faust's own signature
+        max_records: int | None = None,
+    ) -> dict[TP, Records]:
+        """`max_records` are enough for one partition."""
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher  # noqa: SLF001 - as Faust's own method does
+        if consumer._closed or fetcher._closed:  # noqa: SLF001
+            raise ConsumerStoppedError
+        with fetcher._subscriptions.fetch_context():  # noqa: SLF001
+            return await take_fetched(fetcher, active_partitions, timeout or 0.0, max_records or 1)
 
 
 class BatchConsumer(driver.Consumer):
@@ -101,7 +140,7 @@ class BatchConsumer(driver.Consumer):
         self._gap_seen: dict[TP, int] = {}
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
-        return _PromptThread(self, loop=self.loop, beacon=self.beacon)
+        return _BatchThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(
         self,
@@ -132,7 +171,7 @@ class BatchConsumer(driver.Consumer):
                 return
             if active is not None and tp not in active and tp not in self._buffered_partitions:
                 continue
-            if self._seeks.get(tp) != seeks.get(tp) or not self._follows(tp, some[0].offset):
+            if self._seeks.get(tp) != seeks.get(tp) or not self._follows(tp, int(some.offset[0])):
                 continue
             self._reread.discard(tp)
             yield tp, self._message(tp, some, generation)
@@ -148,20 +187,20 @@ class BatchConsumer(driver.Consumer):
         self._gap_seen[tp] = expected
         return False
 
-    def _message(self, tp: TP, records: list[Record], generation: int) -> ConsumerMessage:
-        last = cast(Any, records[-1])
-        start = self._position.get(tp, records[0].offset)
-        self._position[tp] = last.offset + 1
+    def _message(self, tp: TP, records: Records, generation: int) -> ConsumerMessage:
+        start = self._position.get(tp, int(records.offset[0]))
+        batch = RecordBatch(tp.topic, tp.partition, start, records)
+        self._position[tp] = batch.last + 1
         self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
         return ConsumerMessage(
             tp.topic,
             tp.partition,
-            last.offset,
-            (last.timestamp or 0) / 1000.0,
-            last.timestamp_type,
-            last.headers,
+            batch.last,
+            int(records.timestamp[-1]) / 1000.0,
+            0,
+            (),
             None,
-            RecordBatch(tp.topic, tp.partition, start, records),
+            batch,
             None,
             0,
             0,

@@ -19,13 +19,13 @@ import orjson
 
 from config.settings import Settings
 from streams.columns import TAG_BITS, EventColumns, event_key, hash_id, session_tag
+from streams.records import Record
 
 __all__ = [
     "BASE",
     "Click",
     "Oracle",
     "Part",
-    "StoredRecord",
     "cell_of",
     "columns_of",
     "latest_distinct",
@@ -63,16 +63,6 @@ class Part:
     """Whether the neighbour came first."""
     time: float
     """Seconds since 1970."""
-
-
-@dataclass(frozen=True)
-class StoredRecord:
-    """A Kafka record as the decoder reads it."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
 
 
 @dataclass
@@ -315,7 +305,7 @@ def columns_of(clicks: Sequence[Click], settings: Settings) -> EventColumns:
     )
 
 
-def record_of(click: Click) -> StoredRecord:
+def record_of(click: Click) -> Record:
     """The event as it stands in Kafka."""
     value = {
         "user_id": click.user,
@@ -325,4 +315,4 @@ def record_of(click: Click) -> StoredRecord:
         "event_id": click.event_id,
         "session_id": click.session_id,
     }
-    return StoredRecord(click.offset, click.time, click.user.encode(), orjson.dumps(value))
+    return Record(click.offset, click.time, click.user.encode(), orjson.dumps(value))

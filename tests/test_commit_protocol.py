@@ -38,8 +38,9 @@ from store.writer import StoreWriter
 from streams.columns import hash_id
 from streams.dead import DeadLetters
 from streams.decode import RejectedRecord
+from streams.records import Record, Records
 from streams.transport import RecordBatch
-from tests.oracle import Click, Oracle, StoredRecord, random_log, record_of
+from tests.oracle import Click, Oracle, random_log, record_of
 from tests.test_store import TOPIC, assert_store_is, small_lists
 
 PARTITIONS = 2
@@ -203,7 +204,7 @@ class Model:
         self.redis, self.settings = redis, settings
         self.writer, self.mutate = writer, mutate
         self.dead = Graveyard()
-        self.log: list[list[StoredRecord]] = [[] for _ in range(PARTITIONS)]
+        self.log: list[list[Record]] = [[] for _ in range(PARTITIONS)]
         self.clicks: list[list[Click]] = [[] for _ in range(PARTITIONS)]
         self.bad: set[tuple[int, int]] = set()
         self.counts = {"turns": 0, "crashes": 0, "falls": 0, "reread": 0, "learned": 0}
@@ -217,7 +218,7 @@ class Model:
         if self.random.random() < 0.05:
             offset += self.random.randrange(1, 4)  # a transaction's marker, say
         if self.random.random() < 0.06:
-            log.append(StoredRecord(offset, click.time, b"?", b"{"))
+            log.append(Record(offset, click.time, b"?", b"{"))
             self.bad.add((partition, offset))
             offset += 1
         mine = Click(offset, click.user, click.item, click.kind, click.time, click.event_id)
@@ -277,14 +278,14 @@ class Model:
                 return
             p = random.choice(open_ones)
             records = self._after(p, position[p])[: random.choice([1, 3, 8, 30])]
-            result = await applier.apply(RecordBatch(TOPIC, p, position[p], list(records)))
+            result = await applier.apply(RecordBatch(TOPIC, p, position[p], Records.of(records)))
             if isinstance(result, ReadAgain):
                 self.counts["reread"] += 1
                 position[p] = result.offset
             else:
                 position[p] = records[-1].offset + 1
 
-    def _after(self, partition: int, offset: int) -> list[StoredRecord]:
+    def _after(self, partition: int, offset: int) -> list[Record]:
         return [record for record in self.log[partition] if record.offset >= offset]
 
     async def _recover(self) -> None:
@@ -460,7 +461,7 @@ async def test_a_lane_that_ends_lets_go_of_who_waits_for_it() -> None:
 
     failures: list[BaseException] = []
     lanes = Lanes(apply_one, failures.append)
-    batches = [RecordBatch(TOPIC, 0, n, []) for n in range(4)]
+    batches = [RecordBatch(TOPIC, 0, n, Records.of([Record(n, 0, None, None)])) for n in range(4)]
     async with asyncio.timeout(5):
         await lanes.put(batches[0])
         assert await applied.get() is batches[0]

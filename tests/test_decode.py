@@ -18,40 +18,42 @@ from streams.columns import (
     TAG_BITS,
     concatenate,
     event_key,
+    event_keys,
     hash_id,
-    hash_ids,
+    hash_names,
     session_tag,
+    session_tags,
 )
 from streams.decode import DecodedBatch, decode_batch
 from streams.event import EventRules, Rejection, time_of
-from tests.oracle import StoredRecord
+from streams.records import Record, Records
 
 NOW = 1_700_000_000_000
 GOOD: dict[str, Any] = {"user_id": "u", "item_id": "i", "type": "view", "timestamp": NOW}
 RULES = EventRules(load_settings().events)
 
 
-def record(offset: int = 0, key: bytes | None = b"u", **fields: Any) -> StoredRecord:
+def record(offset: int = 0, key: bytes | None = b"u", **fields: Any) -> Record:
     value = {name: v for name, v in {**GOOD, **fields}.items() if v is not ...}
-    return StoredRecord(offset, NOW, key, orjson.dumps(value))
+    return Record(offset, NOW, key, orjson.dumps(value))
 
 
-def changed(name: str, value: object) -> StoredRecord:
+def changed(name: str, value: object) -> Record:
     more: dict[str, Any] = {name: value}
     return record(**more)
 
 
-def decoded(*records: StoredRecord) -> DecodedBatch:
-    return decode_batch(records, RULES)
+def decoded(*records: Record) -> DecodedBatch:
+    return decode_batch(Records.of(records), RULES)
 
 
-def rejection(one: StoredRecord) -> Rejection:
+def rejection(one: Record) -> Rejection:
     """Why a record is refused, alone and behind a good one."""
     alone, behind = decoded(one), decoded(record(7), one)
     assert len(alone.events) == 0
     assert behind.events.offset.tolist() == [7]
     assert str(alone.rejected[0].rejection) == str(behind.rejected[0].rejection)
-    assert behind.rejected[0].record is one
+    assert behind.rejected[0].record == one
     return alone.rejected[0].rejection
 
 
@@ -72,7 +74,7 @@ def test_the_columns_of_a_full_event() -> None:
         )
     )
     events = batch.events
-    assert batch.item_ids == ["item 5"]
+    assert batch.item_ids == [b"item 5"]
     assert batch.rejected == []
     assert events.offset.tolist() == [41]
     assert events.user.tolist() == [hash_id("ü")]
@@ -92,7 +94,7 @@ def test_what_is_optional_is_zero() -> None:
 def test_types_stand_for_their_place_in_the_settings() -> None:
     rules = EventRules(load_settings(events={"weights": {"b": 1, "a": 0, "c": 2}}).events)
     records = [record(n, type=kind) for n, kind in enumerate("abc")]
-    assert decode_batch(records, rules).events.kind.tolist() == [1, 0, 2]
+    assert decode_batch(Records.of(records), rules).events.kind.tolist() == [1, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def test_times_that_are_none(written: object) -> None:
     text = orjson.dumps(written) if not isinstance(written, int) else str(written).lower().encode()
     assert one.value is not None
     value = one.value.replace(str(NOW).encode(), text)
-    refused = rejection(StoredRecord(0, NOW, b"u", value))
+    refused = rejection(Record(0, NOW, b"u", value))
     assert (refused.reason, refused.field) == ("invalid", "timestamp")
 
 
@@ -160,7 +162,7 @@ def test_integers_longer_than_any_clock(digits: int) -> None:
     one = record()
     assert one.value is not None
     value = one.value.replace(str(NOW).encode(), b"9" * digits)
-    refused = rejection(StoredRecord(0, NOW, b"u", value))
+    refused = rejection(Record(0, NOW, b"u", value))
     assert (refused.reason, refused.field) == ("invalid", "timestamp")
 
 
@@ -220,19 +222,19 @@ def test_sizes() -> None:
     one = record()
     assert one.value is not None
     room = 65_536 - len(one.value)
-    fits = StoredRecord(0, NOW, b"u", one.value + b" " * room)
+    fits = Record(0, NOW, b"u", one.value + b" " * room)
     assert len(decoded(fits).events) == 1
-    refused = rejection(StoredRecord(0, NOW, b"u", one.value + b" " * (room + 1)))
+    refused = rejection(Record(0, NOW, b"u", one.value + b" " * (room + 1)))
     assert refused.reason == "too_large"
     assert "65536" in str(refused)
 
 
 def test_values_that_are_no_events() -> None:
-    assert rejection(StoredRecord(0, NOW, b"u", None)).reason == "empty"
+    assert rejection(Record(0, NOW, b"u", None)).reason == "empty"
     for value in (b"", b" ", b"{", b"nonsense", b"\xff\xfe"):
-        assert rejection(StoredRecord(0, NOW, b"u", value)).reason == "not_json", value
+        assert rejection(Record(0, NOW, b"u", value)).reason == "not_json", value
     for value in (b"null", b"1", b'"x"', b"[]", b"{}"):
-        assert rejection(StoredRecord(0, NOW, b"u", value)).reason == "invalid", value
+        assert rejection(Record(0, NOW, b"u", value)).reason == "invalid", value
 
 
 def test_no_records() -> None:
@@ -252,7 +254,13 @@ def test_batches_behind_one_another() -> None:
 @settings(max_examples=100, deadline=None)
 def test_hashes_keep_to_their_bits(texts: list[str]) -> None:
     texts = [text for text in texts if text.isprintable()]
-    assert hash_ids(texts).tolist() == [hash_id(text) for text in texts]
+    names = [text.encode() for text in texts]
+    assert hash_names(names).tolist() == [hash_id(text) for text in texts]
+    some = [*texts, None]
+    keys = [event_key(text) if text else 0 for text in some]
+    tags = [session_tag(text) if text else 0 for text in some]
+    assert event_keys(some).tolist() == keys
+    assert session_tags(some).tolist() == tags
     for text in texts:
         assert RESERVED_IDS <= hash_id(text) < 2**64
         assert 0 < event_key(text) < 2**EVENT_BITS

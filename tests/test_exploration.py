@@ -34,9 +34,10 @@ from store.writer import StoreWriter
 from streams.columns import U64, hash_id
 from streams.dead import DeadLetters
 from streams.decode import RejectedRecord
+from streams.records import Record, Records
 from streams.shown import Shown
 from streams.transport import RecordBatch
-from tests.oracle import Click, StoredRecord
+from tests.oracle import Click
 from tests.test_store import commit
 
 SHOWN = "recommendations"
@@ -176,13 +177,13 @@ class Letters(DeadLetters):
         self.reasons |= {dead.record.offset: dead.rejection.reason for dead in rejected}
 
 
-def shown(offset: int, *items: str) -> StoredRecord:
+def shown(offset: int, *items: str) -> Record:
     value = msgspec.json.encode(Shown(f"r{offset}", NOW, list(items)))
-    return StoredRecord(offset, NOW, b"u", value)
+    return Record(offset, NOW, b"u", value)
 
 
-def batch_of(records: Sequence[StoredRecord], start: int | None = None) -> RecordBatch:
-    return RecordBatch(SHOWN, 0, records[0].offset if start is None else start, list(records))
+def batch_of(records: Sequence[Record], start: int | None = None) -> RecordBatch:
+    return RecordBatch(SHOWN, 0, records[0].offset if start is None else start, Records.of(records))
 
 
 async def count(shop: Shop, items: list[str], first: int = 0) -> None:
@@ -222,8 +223,8 @@ class TestExposures:
             good.replace(b'"r"', b'"%b"' % (b"r" * 65)): "invalid",
         }
         await shop.put("a", "b")
-        records = [StoredRecord(n, NOW, None, value) for n, value in enumerate(bad)]
-        more = [StoredRecord(20, NOW, b"u", good), shown(21), shown(22, "a", "b", "a", "unknown")]
+        records = [Record(n, NOW, None, value) for n, value in enumerate(bad)]
+        more = [Record(20, NOW, b"u", good), shown(21), shown(22, "a", "b", "a", "unknown")]
         letters = Letters()
         applier = ExposureApplier(ExposureWriter(shop.redis, shop.settings), letters)
         assert await applier.position(SHOWN, 0) == 0

@@ -18,9 +18,9 @@ from store.reader import StoreReader
 from streams.decode import decode_batch
 from streams.event import EventRules
 from streams.producer import RecordProducer
+from streams.records import Record, Records
 from tests.conftest import StackFactory
 from tests.live import eventually
-from tests.oracle import StoredRecord
 
 NOW = 1_700_000_000_000
 RULES = EventRules(load_settings().events)
@@ -112,18 +112,18 @@ def mixed(seed: int, goods: int) -> list[tuple[Sent, str | None]]:
 @pytest.mark.parametrize("name", BAD)
 def test_each_is_refused_for_its_reason(name: str) -> None:
     (key, value), reason = BAD[name]
-    records = [StoredRecord(0, NOW, *good(1)), StoredRecord(1, NOW, key, value)]
-    batch = decode_batch([*records, StoredRecord(2, NOW, *good(2))], RULES)
+    records = [Record(0, NOW, *good(1)), Record(1, NOW, key, value)]
+    batch = decode_batch(Records.of([*records, Record(2, NOW, *good(2))]), RULES)
     assert batch.events.offset.tolist() == [0, 2]
     assert [dead.rejection.reason for dead in batch.rejected] == [reason]
-    assert batch.rejected[0].record is records[1]
+    assert batch.rejected[0].record == records[1]
 
 
 def test_all_together() -> None:
     for seed in range(5):
         sent = mixed(seed, 60)
-        records = [StoredRecord(n, NOW, *one) for n, (one, _) in enumerate(sent)]
-        batch = decode_batch(records, RULES)
+        records = [Record(n, NOW, *one) for n, (one, _) in enumerate(sent)]
+        batch = decode_batch(Records.of(records), RULES)
         wanted = [n for n, (_, reason) in enumerate(sent) if reason is None]
         assert batch.events.offset.tolist() == wanted, f"seed {seed}"
         refused = {dead.record.offset: dead.rejection.reason for dead in batch.rejected}
@@ -156,8 +156,8 @@ names = ["user_id", "item_id", "type", "timestamp", "event_id", "session_id", "p
     )
 )
 def test_nothing_raises_and_nothing_is_dropped(sent: list[Sent]) -> None:
-    records = [StoredRecord(n, NOW, *one) for n, one in enumerate(sent)]
-    batch = decode_batch(records, RULES)
+    records = [Record(n, NOW, *one) for n, one in enumerate(sent)]
+    batch = decode_batch(Records.of(records), RULES)
     offsets = batch.events.offset.tolist() + [d.record.offset for d in batch.rejected]
     assert sorted(offsets) == list(range(len(sent)))
     assert all(dead.rejection.reason for dead in batch.rejected)

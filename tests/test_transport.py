@@ -7,26 +7,16 @@ a real one leaves to chance. The real one is in `test_recovery.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from faust.types import TP
 
+from streams.records import Record, Records
 from streams.transport import BatchConsumer, RecordBatch
 
 PARTITION = TP("events", 0)
-
-
-@dataclass(frozen=True)
-class Record:
-    offset: int
-    timestamp: int = 0
-    timestamp_type: int = 0
-    headers: tuple[()] = ()
-    key: bytes | None = None
-    value: bytes | None = None
 
 
 class Client(BatchConsumer):
@@ -57,12 +47,12 @@ class Client(BatchConsumer):
         self.stands_at = partitions[PARTITION]
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109
-        found = [Record(o) for o in self.offsets if o >= self.stands_at][: self.take]
+        found = [Record(o, 0, None, None) for o in self.offsets if o >= self.stands_at][: self.take]
         if found:
             self.stands_at = found[-1].offset + 1
         if self.meanwhile is not None:
             await self.meanwhile()
-        return ({PARTITION: found} if found else {}), {PARTITION}
+        return ({PARTITION: Records.of(found)} if found else {}), {PARTITION}
 
     async def poll(self) -> RecordBatch | None:
         """The batch of one poll, if one is passed on."""
@@ -74,7 +64,8 @@ class Client(BatchConsumer):
 
 def offsets(batch: RecordBatch | None) -> list[int]:
     assert batch is not None
-    return [record.offset for record in batch.records]
+    found: list[int] = batch.records.offset.tolist()
+    return found
 
 
 @pytest.fixture
