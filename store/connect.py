@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from config.errors import SettingsError
 from config.settings import Settings
 
-__all__ = ["connect"]
+__all__ = ["LendingConnection", "connect"]
 
 
-class _Packed(Connection):
-    """Commands of thousands of keys are put together in C: redis-py does so in its blocking client
+class LendingConnection(Connection):
+    """Can lend its transport, once it is connected, to who speaks with Redis in another way
+    (`wire.py`).
+
+    Commands of thousands of keys are put together in C: redis-py does so in its blocking client
     alone.
     """
+
+    _own: asyncio.BaseProtocol | None = None
 
     def pack_command(self, *args: Any) -> list[bytes]:
         first = args[0]
         # A command of two words ("SCRIPT LOAD") comes as one argument.
         words = (first.encode() if isinstance(first, str) else first).split()
         return [hiredis.pack_command((*words, *args[1:]))]
+
+    def lend(self, protocol: asyncio.Protocol) -> asyncio.Transport:
+        """The transport, whose data `protocol` gets until it is lost."""
+        if self._writer is None:
+            raise RedisConnectionError("the connection is lost already")
+        transport = cast(asyncio.Transport, self._writer.transport)
+        self._own = transport.get_protocol()
+        transport.set_protocol(protocol)
+        return transport
+
+    def take_back(self, lost: Exception | None) -> None:
+        """The lent transport is lost: told who waits for that; `connect` makes a new one."""
+        if self._own is not None:
+            self._own.connection_lost(lost)
+            self._own = None
+        self._close()  # type: ignore[no-untyped-call]
+
+    def error_of(self, text: str) -> Exception:
+        """The error that Redis's answer stands for."""
+        return cast(Exception, self._parser.parse_error(text))  # type: ignore[no-untyped-call]
 
 
 def connect(settings: Settings) -> Redis:
@@ -39,7 +66,7 @@ def connect(settings: Settings) -> Redis:
     try:
         client: Redis = Redis.from_url(
             settings.redis.url,
-            connection_class=_Packed,
+            connection_class=LendingConnection,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             # Once more for a connection that was closed while idle; who calls knows better when

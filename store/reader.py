@@ -40,6 +40,7 @@ from store.layout import (
 from store.shared import Refreshed, Together
 from store.statistics import Statistics
 from store.taught import unpack_taught
+from store.wire import Wire
 from streams.columns import I64, U64
 from streams.item import category_of, id_of
 
@@ -69,6 +70,7 @@ class StoreReader:
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self.interner = Interner()
         self._redis = redis
+        self._wire = Wire(redis, settings.redis.timeout_seconds)
         self._keys = Keys(settings.store)
         self._values = Together(self._read_values)
         self._read_together = Together(self._read_lists)
@@ -208,8 +210,7 @@ class StoreReader:
         await self._redis.ping()
 
     async def _read_values(self, keys: list[bytes]) -> list[bytes | None]:
-        values: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
-        return values
+        return await self._wire.mget(keys)
 
     async def _read_counts(self, index: list[int]) -> list[None]:
         """Read statistics of items, given by small ints, and keep them for a while."""
