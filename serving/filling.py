@@ -1,4 +1,4 @@
-"""Filling up: what is trending, where the ranking has too little to show. Pure numpy."""
+"""Filling up: what is trending, where the ranking has too little to show."""
 
 from __future__ import annotations
 
@@ -31,25 +31,43 @@ def fill_up(
     Weights of trending items are no scores. Behind others they are scaled to fall from just below
     the least score before them; where nothing stands before them, they are told as they are.
     """
-    items, scores = [item], [score]
-    taken = item if left_out is None else np.concatenate([item, left_out])
-    missing = n - len(item)
-    floor = float(score.min()) if len(score) else None
+    items, scores = item.tolist(), score.tolist()
+    taken = set(items)
+    if left_out is not None:
+        taken.update(left_out.tolist())
+    floor = min(scores, default=None)
     for window in windows:
+        missing = n - len(items)
         if missing <= 0:
             break
-        new = np.flatnonzero(~np.isin(window.item, taken))
-        fits = np.array([window.category[place] in liked for place in new.tolist()], np.bool_)
-        new = new[np.argsort(~fits, kind="stable")][:missing]
-        if not len(new):
+        ids = window.item.tolist()
+        new = _best(window, ids, taken, liked, missing)
+        if not new:
             continue
-        weight = window.weight[new]
-        if floor is not None:
-            weight = weight * (_BELOW * floor / weight.max())
-        falling = np.minimum.accumulate(weight)
-        items.append(window.item[new])
-        scores.append(falling)
-        floor = float(falling[-1])
-        taken = np.concatenate([taken, items[-1]])
-        missing -= len(new)
-    return np.concatenate(items), np.concatenate(scores)
+        weights = [float(window.weight[place]) for place in new]
+        scale = 1.0 if floor is None else _BELOW * floor / max(weights)
+        floor = np.inf
+        for place, weight in zip(new, weights, strict=True):
+            floor = min(floor, weight * scale)
+            items.append(ids[place])
+            scores.append(floor)
+        taken.update(items[-len(new) :])
+    return np.array(items, np.uint64), np.array(scores, np.float64)
+
+
+def _best(
+    window: Trending, ids: list[int], taken: set[int], liked: Collection[str], missing: int
+) -> list[int]:
+    """Places of the first items to show, at most `missing`."""
+    fitting: list[int] = []
+    others: list[int] = []
+    for place, one in enumerate(ids):
+        if one in taken:
+            continue
+        if liked and window.category[place] in liked:
+            fitting.append(place)
+        elif len(others) < missing:
+            others.append(place)
+        if len(fitting) >= missing or (not liked and len(others) >= missing):
+            break
+    return (fitting + others)[:missing]
