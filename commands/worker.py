@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 
 import faust
@@ -25,6 +26,11 @@ def worker() -> None:
     # Faust wants a folder, though nothing of ours is kept there.
     settings.services.data_dir.mkdir(parents=True, exist_ok=True)
     app = make_app(settings)
+    # Records and events are no containers and their lists are short-lived: looking through them
+    # for cycles took longer than unpacking them.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
     faust.Worker(
         app, loop=loop, override_logging=False, quiet=True, redirect_stdouts=False
     ).execute_from_commandline()

@@ -1,19 +1,23 @@
 """One lane for each partition: its batches in order, those of different lanes overlapping.
 
-While Redis applies one partition's batch, the next one's is decoded and folded.
+What waits in a lane is applied as one batch: an idle stream is committed record by record, as fast
+as it can be, and a backlog in thousands, which is cheap. While Redis applies one lane's batch, the
+next one's is decoded and folded.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 
-from streams.transport import RecordBatch
+from streams.transport import RecordBatch, join_batches
 
 __all__ = ["Lanes"]
 
-_WAITING = 1
-"""Batches that wait in a lane; more would only be memory."""
+_AT_ONCE = 3
+"""Lanes that apply a batch at the same time: enough to keep this process and Redis busy, and few
+enough that Redis answers everybody else soon."""
 
 
 class Lanes:
@@ -23,41 +27,96 @@ class Lanes:
         self,
         apply: Callable[[RecordBatch], Awaitable[None]],
         failed: Callable[[BaseException], None],
+        most: int,
     ) -> None:
+        """`most` records are applied at once, and wait in a lane before `put` does."""
         self._apply = apply
         self._failed = failed
-        self._lanes: dict[tuple[str, int], tuple[asyncio.Queue[RecordBatch], asyncio.Task[None]]]
-        self._lanes = {}
+        self._most = most
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._lanes: dict[tuple[str, int], tuple[_Lane, asyncio.Task[None]]] = {}
 
     async def put(self, batch: RecordBatch) -> None:
-        """Hand over a batch; waits while its lane is full, which holds the reader back."""
+        """Hand over a batch; waits while its lane is full, which holds the reader back.
+
+        A batch whose lane is dropped meanwhile goes with it.
+        """
         name = batch.topic, batch.partition
         if name not in self._lanes:
-            queue: asyncio.Queue[RecordBatch] = asyncio.Queue(_WAITING)
-            task = asyncio.get_running_loop().create_task(self._run(queue))
+            lane = _Lane(self._most)
+            task = asyncio.get_running_loop().create_task(self._run(lane))
             task.add_done_callback(self._ended)
-            self._lanes[name] = queue, task
+            self._lanes[name] = lane, task
         await self._lanes[name][0].put(batch)
 
     def drop(self, topic: str, partition: int) -> None:
         """End a lane wherever it is; a commit that it was in is complete or did nothing."""
-        lane = self._lanes.pop((topic, partition), None)
-        if lane is not None:
-            queue, task = lane
+        found = self._lanes.pop((topic, partition), None)
+        if found is not None:
+            lane, task = found
             task.cancel()
-            # Whoever waits in `put` would wait for ever: nobody takes from this queue again.
-            while not queue.empty():
-                queue.get_nowait()
+            lane.clear()
 
     def close(self) -> None:
         """End all lanes."""
         for topic, partition in list(self._lanes):
             self.drop(topic, partition)
 
-    async def _run(self, queue: asyncio.Queue[RecordBatch]) -> None:
+    async def _run(self, lane: _Lane) -> None:
         while True:
-            await self._apply(await queue.get())
+            await lane.filled.wait()
+            async with self._at_once:
+                await self._apply(lane.take())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
+
+
+class _Lane:
+    """Batches that wait."""
+
+    def __init__(self, most: int) -> None:
+        self.filled = asyncio.Event()
+        self._most = most
+        self._room = asyncio.Event()
+        self._room.set()
+        self._batches: deque[RecordBatch] = deque()
+        self._records = 0
+
+    async def put(self, batch: RecordBatch) -> None:
+        await self._room.wait()
+        self._batches.append(batch)
+        self._count(len(batch.records))
+
+    def take(self) -> RecordBatch:
+        """What waits, as far as it is consecutive and not too much; something must wait."""
+        taken = [self._batches.popleft()]
+        found = len(taken[0].records)
+        # After a seek, what was read before it still stands in front of what is read since.
+        while self._batches and found < self._most and self._batches[0].start == taken[-1].last + 1:
+            taken.append(self._batches.popleft())
+            found += len(taken[-1].records)
+        batch = join_batches(taken)
+        if found > self._most:
+            batch, rest = batch.cut(self._most)
+            self._batches.appendleft(rest)
+        self._count(-len(batch.records))
+        return batch
+
+    def clear(self) -> None:
+        """Forget what waits, and let go of who waits to put more."""
+        self._batches.clear()
+        self._count(-self._records)
+
+    def _count(self, more: int) -> None:
+        self._records += more
+        _set(self.filled, self._records > 0)
+        _set(self._room, self._records < self._most)
+
+
+def _set(event: asyncio.Event, on: bool) -> None:
+    if on:
+        event.set()
+    else:
+        event.clear()

@@ -94,7 +94,7 @@ def make_app(settings: Settings) -> faust.App:
         closing.append(asyncio.get_running_loop().create_task(app.crash(error)))
 
     closing: list[asyncio.Task[None]] = []
-    lanes = Lanes(apply_events, failed)
+    lanes = Lanes(apply_events, failed, settings.worker.max_poll_records)
 
     @app.agent(app.topic(kafka.events_topic, value_serializer="raw", key_serializer="raw"))
     async def fold_events(stream: Any) -> None:

@@ -28,7 +28,6 @@ from config.settings import Settings
 from processors import apply, fold
 from processors.apply import EventApplier, ReadAgain
 from processors.fold import Folded, ItemDeltas, TotalDeltas
-from processors.lanes import Lanes
 from processors.session import SessionTable
 from store.commit import Lesson, Marks, Outcome, Target
 from store.connect import connect
@@ -450,29 +449,3 @@ async def test_the_model_catches(
             print(f"caught with seed {seed}: {str(found).splitlines()[0]}")
             return
     pytest.fail(f"{SEEDS} runs ended exact with {broken}")
-
-
-async def test_a_lane_that_ends_lets_go_of_who_waits_for_it() -> None:
-    applied: asyncio.Queue[RecordBatch] = asyncio.Queue()
-
-    async def apply_one(batch: RecordBatch) -> None:
-        applied.put_nowait(batch)
-        await asyncio.Event().wait()
-
-    failures: list[BaseException] = []
-    lanes = Lanes(apply_one, failures.append)
-    batches = [RecordBatch(TOPIC, 0, n, Records.of([Record(n, 0, None, None)])) for n in range(4)]
-    async with asyncio.timeout(5):
-        await lanes.put(batches[0])
-        assert await applied.get() is batches[0]
-        await lanes.put(batches[1])
-        waits = asyncio.create_task(lanes.put(batches[2]))
-        await asyncio.sleep(0)
-        assert not waits.done()
-        lanes.drop(TOPIC, 0)
-        await waits
-        # A partition that comes back gets a lane of its own.
-        await lanes.put(batches[3])
-        assert await applied.get() is batches[3]
-    assert failures == []
-    lanes.close()
