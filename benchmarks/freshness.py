@@ -15,8 +15,9 @@ import aiohttp
 import numpy as np
 import structlog
 
+from benchmarks.counted import until_counted
 from benchmarks.report import machine
-from benchmarks.setup import measuring_stack, produce, until_counted
+from benchmarks.setup import measuring_stack, produce
 from benchmarks.workload import Workload, make_workload, records
 from config.errors import ServiceError
 from config.settings import Settings

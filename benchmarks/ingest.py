@@ -1,4 +1,12 @@
-"""Events a second from Kafka to committed, by workers that find them in the log."""
+"""Events a second from Kafka to committed, and what an event costs each process.
+
+*Alone*: the worker has a core to itself, Kafka and Redis have the others, and the log is filled
+before the worker starts. *Together*: producer, Kafka, Redis and workers share all cores, and the
+clock runs from the first event that is sent to the last one that is committed.
+
+Each round begins with an empty Redis. Its first part warms up (caches, lists that grow until they
+are compacted) and does not count.
+"""
 
 from __future__ import annotations
 
@@ -7,45 +15,132 @@ from typing import Any
 
 import structlog
 
-from benchmarks.report import machine, spread
-from benchmarks.setup import measuring_stack, produce, until_counted
-from benchmarks.workload import make_workload, records
+from benchmarks.counted import Sample, Steady, steady, until_counted
+from benchmarks.helper import Helper
+from benchmarks.processor import cores, pin
+from benchmarks.report import machine, spread, spreads
+from benchmarks.setup import (
+    measuring_stack,
+    pin_apart,
+    process_times,
+    services_of,
+    use_topics,
+    wipe,
+)
+from commands.stack import Stack
 from config.settings import Settings
+from streams.topics import bootstrap_of
 
-__all__ = ["measure_ingest"]
+__all__ = ["WARM_UP", "count_live", "count_log", "filled_log", "measure_ingest", "sender_setup"]
 
 log = structlog.get_logger("headwater.bench")
 
-_LIMIT_SECONDS = 300
+WARM_UP = 0.25
+"""Share of a round's events that does not count."""
+_LIMIT_SECONDS = 600
 _SEED = 7
+_LIVE_FIRST_ID = 1 << 32
 
 
 async def measure_ingest(
     settings: Settings, *, events: int, items: int, users: int, rounds: int, workers: int
 ) -> dict[str, Any]:
-    """Rounds on fresh services each: all events are in Kafka before the workers start.
-
-    The clock runs from the first commit to the last, so that starting up does not count; the
-    events of that first commit do not count either.
-    """
-    rates = []
-    for number in range(rounds):
-        load = make_workload(events, items, users, _SEED + number)
-        async with measuring_stack(settings, workers=0, processes=0) as stack:
-            await asyncio.to_thread(produce, stack.settings, records(load))
-            stack.start_workers(workers)
-            seen = await until_counted(stack.settings, events, _LIMIT_SECONDS)
-        (begin, first), (end, last) = seen[0], seen[-1]
-        rates.append((last - first) / (end - begin))
-        log.info("round", number=number + 1, events_per_second=round(rates[-1]))
-    result = spread(rates)
+    """Rounds of both kinds on the same services; more than one worker is not pinned."""
+    shop = {"events": events, "items": items, "users": users}
+    alone: list[Steady] = []
+    together: list[Steady] = []
+    producer: list[float] = []
+    async with measuring_stack(settings) as stack:
+        await filled_log(stack.settings, **shop)
+        for number in range(rounds):
+            alone.append(await count_log(stack, events, workers, pinned=workers == 1))
+            log.info("alone", round=number + 1, events_per_second=round(alone[-1].rate))
+        for number in range(rounds):
+            found, cost = await count_live(stack, f"live-{number}", workers, **shop)
+            together.append(found)
+            producer.append(cost)
+            log.info("together", round=number + 1, events_per_second=round(found.rate))
+    own_core = spread([one.rate for one in alone])
+    shared = spread([one.rate for one in together])
     return {
-        "events_per_second": result["median"],
-        "spread": result,
+        "events_per_second": own_core["median"],
+        "events_per_second_together": shared["median"],
+        "spread": {"alone": own_core, "together": shared},
+        "microseconds_per_event": {
+            "alone": spreads([one.cpu for one in alone]),
+            "together": spreads([one.cpu for one in together]) | {"producer": spread(producer, 2)},
+        },
+        "pinned": workers == 1 and cores() is not None,
         "rounds": rounds,
-        "events": events,
-        "items": items,
-        "users": users,
+        **shop,
         "workers": workers,
         "machine": machine(),
     }
+
+
+def sender_setup(
+    settings: Settings, *, events: int, items: int, users: int, seed: int, **more: Any
+) -> dict[str, Any]:
+    """What `benchmarks.sender` has to know."""
+    return {
+        "bootstrap": bootstrap_of(settings),
+        "topic": settings.kafka.events_topic,
+        "events": events,
+        "items": items,
+        "users": users,
+        "seed": seed,
+        "first_id": 0,
+        **more,
+    }
+
+
+async def filled_log(settings: Settings, *, events: int, items: int, users: int) -> None:
+    """Put events into the topic of events, as fast as Kafka takes them."""
+    setup = sender_setup(settings, events=events, items=items, users=users, seed=_SEED)
+    async with Helper("benchmarks.sender", setup) as sender:
+        await sender.ask({"events": events})
+
+
+async def count_log(stack: Stack, events: int, workers: int, *, pinned: bool) -> Steady:
+    """Let new workers count the log of so many events into an empty Redis, then stop them."""
+    await wipe(stack)
+    stack.start_workers(workers)
+    if pinned:
+        pin_apart(stack, stack.workers[-1].pid)
+    times = process_times(stack)
+    seen = await until_counted(stack.settings, events, _LIMIT_SECONDS, times)
+    await stack.stop_workers()
+    return steady(seen, int(WARM_UP * events))
+
+
+async def count_live(
+    stack: Stack, name: str, workers: int, *, events: int, items: int, users: int
+) -> tuple[Steady, float]:
+    """Send events to a topic of their own while workers count them into an empty Redis.
+
+    Returns what was counted from the first event sent after the warm-up, and the microseconds that
+    an event cost the producer.
+    """
+    everything = cores()
+    if everything is not None:
+        for pid in services_of(stack):
+            pin(pid, everything.everything)
+    await wipe(stack)
+    await use_topics(stack, name)
+    warm_up = int(WARM_UP * events)
+    setup = sender_setup(
+        stack.settings, events=events, items=items, users=users, seed=_SEED, first_id=_LIVE_FIRST_ID
+    )
+    async with Helper("benchmarks.sender", setup) as sender:
+        stack.start_workers(workers)
+        await sender.ask({"events": warm_up})
+        await until_counted(stack.settings, warm_up, _LIMIT_SECONDS)
+        times = process_times(stack)
+        before = times()
+        sent, seen = await asyncio.gather(
+            sender.ask({"events": events - warm_up}),
+            until_counted(stack.settings, events, _LIMIT_SECONDS, times),
+        )
+    await stack.stop_workers()
+    found = steady([Sample(sent["begin"], warm_up, before), seen[-1]])
+    return found, 1e6 * sent["cpu_seconds"] / sent["events"]

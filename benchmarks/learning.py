@@ -7,7 +7,8 @@ value in Redis that workers write, here an untaught model: what it computes take
 first pass of a new reader reads and parses every list that it meets (cold); the passes after it
 find what `http.list_cache_ms` lets them (warm).
 
-Counting is `ingest.py` with `learn.share` at 0, and as the settings have it.
+Counting is what `ingest.py` does alone on a core, with `learn.share` at 0, and as the settings
+have it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import numpy as np
 import structlog
 from redis.asyncio import Redis
 
-from benchmarks.ingest import measure_ingest
+from benchmarks.counted import until_counted
+from benchmarks.ingest import count_log, filled_log
 from benchmarks.report import machine, spread
-from benchmarks.setup import measuring_stack, produce, until_counted
+from benchmarks.setup import measuring_stack, produce
 from benchmarks.workload import Workload, make_workload, records
 from config.settings import Settings
 from processors.learning import Taught
@@ -53,14 +55,9 @@ async def measure_learning(
         update={"learn": settings.learn.model_copy(update={"share": 0.0})}
     )
     asked = await _requests(counting, events, items, users, rounds, seconds)
-    rates: dict[str, list[float]] = {"counting": [], "learning": []}
-    for number in range(rounds):
-        for name, chosen in (("counting", counting), ("learning", settings)):
-            one = await measure_ingest(
-                chosen, events=events, items=items, users=users, rounds=1, workers=1
-            )
-            rates[name].append(one["events_per_second"])
-            log.info("round", number=number + 1, of=name, events_per_second=rates[name][-1])
+    rates = await _counting(
+        {"counting": counting, "learning": settings}, events, items, users, rounds
+    )
     told = {name: spread(values, 1) for name, values in asked.items()}
     ingest = {name: spread(values) for name, values in rates.items()}
     rule, learned = told["rule"]["median"], told["learned"]["median"]
@@ -81,6 +78,22 @@ async def measure_learning(
         "users": users,
         "machine": machine(),
     }
+
+
+async def _counting(
+    chosen: dict[str, Settings], events: int, items: int, users: int, rounds: int
+) -> dict[str, list[float]]:
+    """Events a second of workers with each of these settings, one number a round."""
+    rates: dict[str, list[float]] = {name: [] for name in chosen}
+    async with measuring_stack(next(iter(chosen.values()))) as stack:
+        await filled_log(stack.settings, events=events, items=items, users=users)
+        for number in range(rounds):
+            for name, settings in chosen.items():
+                stack.settings = stack.settings.model_copy(update={"learn": settings.learn})
+                found = await count_log(stack, events, 1, pinned=True)
+                rates[name].append(found.rate)
+                log.info("round", number=number + 1, of=name, events_per_second=round(found.rate))
+    return rates
 
 
 async def _requests(

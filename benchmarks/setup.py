@@ -4,41 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import structlog
+from redis.asyncio import Redis
 
+from benchmarks.processor import Cores, ProcessTimes, cores, pin
 from commands.stack import Stack
-from config.errors import StoreError
+from config.errors import ServiceError
 from config.settings import Settings
 from store.connect import connect
-from store.reader import StoreReader
 from streams.producer import RecordProducer
-from streams.topics import bootstrap_of
+from streams.topics import bootstrap_of, ensure_topics
 
-__all__ = ["measuring_stack", "produce", "until_counted"]
-
-log = structlog.get_logger("headwater.bench")
-
-_POLL_SECONDS = 0.02
+__all__ = [
+    "empty_redis",
+    "measuring_stack",
+    "pin_apart",
+    "process_times",
+    "produce",
+    "services_of",
+    "until_log_written",
+    "use_topics",
+    "wipe",
+]
 
 
 @asynccontextmanager
 async def measuring_stack(
-    settings: Settings, *, workers: int, processes: int
+    settings: Settings, *, workers: int = 0, processes: int = 0
 ) -> AsyncIterator[Stack]:
-    """A stack with a data directory and a port of its own."""
+    """A stack with services, a data directory and a port of its own, whatever the settings say."""
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-        own = settings.model_copy(
-            update={
-                "services": settings.services.model_copy(update={"data_dir": Path(folder)}),
-                "http": settings.http.model_copy(update={"port": 0}),
-            }
-        )
-        async with Stack(own, workers=workers, processes=processes) as stack:
+        update = {
+            "services": settings.services.model_copy(update={"data_dir": Path(folder)}),
+            "http": settings.http.model_copy(update={"port": 0}),
+            "kafka": settings.kafka.model_copy(update={"bootstrap": None}),
+            "redis": settings.redis.model_copy(update={"url": None}),
+        }
+        async with Stack(
+            settings.model_copy(update=update), workers=workers, processes=processes
+        ) as stack:
             yield stack
 
 
@@ -49,28 +56,65 @@ def produce(settings: Settings, records: Iterable[tuple[bytes, bytes]]) -> None:
             producer.publish(settings.kafka.events_topic, key, value)
 
 
-async def until_counted(settings: Settings, events: int, seconds: float) -> list[tuple[float, int]]:
-    """Wait until the totals say that many events; returns (time, events) as they rose.
+def process_times(stack: Stack) -> ProcessTimes:
+    """Processor times of everything that runs in a stack now."""
+    redis, kafka = services_of(stack)
+    pids = {
+        "workers": [one.pid for one in stack.workers if one.running],
+        "server": [stack.server.pid] if stack.server is not None else [],
+        "redis": [redis],
+        "kafka": [kafka],
+    }
+    return ProcessTimes({name: some for name, some in pids.items() if some})
 
-    Raises StoreError when they do not get there in time.
+
+def pin_apart(stack: Stack, subject: int, *others: int) -> Cores | None:
+    """Give one process a core to itself and its services the others, with `others` and us.
+
+    Returns how the cores are shared out; None where that cannot be.
     """
-    redis = connect(settings)
-    reader = StoreReader(redis, settings)
-    limit = time.monotonic() + seconds
-    seen: list[tuple[float, int]] = []
+    found = cores()
+    if found is not None:
+        pin(subject, found.subject)
+        for pid in (*services_of(stack), *others):
+            pin(pid, found.others)
+    return found
+
+
+async def wipe(stack: Stack) -> None:
+    """Empty Redis. Workers that start now read the log from its beginning."""
+    redis = connect(stack.settings)
     try:
-        while True:
-            count = (await reader.totals()).get("events", 0)
-            now = time.monotonic()
-            if count and (not seen or count != seen[-1][1]):
-                seen.append((now, count))
-            if count >= events:
-                return seen
-            if now > limit:
-                raise StoreError(
-                    f"{count} of {events} events are counted after {seconds:.0f} s: "
-                    "see the worker's log"
-                )
-            await asyncio.sleep(_POLL_SECONDS)
+        await empty_redis(redis)
+        await until_log_written(redis)
     finally:
         await redis.aclose()
+
+
+async def empty_redis(redis: Redis) -> None:
+    """Delete everything, and have it gone: by default some servers do so in the background."""
+    await redis.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
+
+
+async def until_log_written(redis: Redis) -> None:
+    """Wait while Redis writes its append-only file anew."""
+    while True:
+        found = await redis.info("persistence")
+        if not found["aof_rewrite_in_progress"] and not found["aof_rewrite_scheduled"]:
+            return
+        await asyncio.sleep(0.05)
+
+
+async def use_topics(stack: Stack, name: str) -> None:
+    """Have workers that start from now on read another, new topic of events."""
+    kafka = stack.settings.kafka.model_copy(update={"events_topic": name, "group": name})
+    stack.settings = stack.settings.model_copy(update={"kafka": kafka})
+    await asyncio.to_thread(ensure_topics, stack.settings)
+
+
+def services_of(stack: Stack) -> tuple[int, int]:
+    """Process ids of Redis and Kafka."""
+    redis, kafka = stack.services.redis, stack.services.kafka
+    if redis is None or kafka is None:
+        raise ServiceError("only services that were started here can be measured")
+    return redis.pid, kafka.pid

@@ -15,6 +15,7 @@ __all__ = ["Workload", "make_workload", "records"]
 
 _GROUP = 50
 _STAY = 0.8
+_MEAN_LENGTH = 5.5
 _SECONDS_BETWEEN_CLICKS = 20
 _CONCURRENT = 2000
 
@@ -29,21 +30,33 @@ class Workload:
     """Milliseconds since 1970; the last one is now."""
 
 
-def make_workload(events: int, items: int, users: int, seed: int) -> Workload:
-    """Sessions of geometric length, 5.5 on average, `_CONCURRENT` of them open at a time.
+def make_workload(
+    events: int,
+    items: int,
+    users: int,
+    seed: int,
+    *,
+    session_length: int | None = None,
+    skew: float = 1.0,
+) -> Workload:
+    """Sessions of geometric length, 5.5 on average, `_CONCURRENT` of them open at a time; or all of
+    `session_length`, and every user with equally many where the numbers allow.
 
-    An item is drawn by a Zipf law; the next one of the session is, four times in five, of the same
-    group of items, so that there is something to learn.
+    An item is drawn by a Zipf law with exponent `skew`; the next one of the session is, four times
+    in five, of the same group of items, so that there is something to learn.
     """
     rng = np.random.default_rng(seed)
-    weight = 1.0 / np.arange(1, items + 1)
+    weight = 1.0 / np.arange(1, items + 1) ** skew
     cumulated = np.cumsum(weight / weight.sum())
 
     def draw(count: int) -> npt.NDArray[np.int64]:
         ranks = np.searchsorted(cumulated, rng.random(count))
         return np.minimum(ranks, items - 1).astype(np.int64)
 
-    lengths = rng.geometric(1 / 5.5, events)
+    if session_length is None:
+        lengths = rng.geometric(1 / _MEAN_LENGTH, events)
+    else:
+        lengths = np.full(events // session_length + 1, session_length)
     lengths = lengths[: int(np.searchsorted(np.cumsum(lengths), events)) + 1]
     session = np.repeat(np.arange(len(lengths)), lengths)[:events]
     step = np.arange(events) - np.concatenate([[0], np.cumsum(lengths)])[session]
@@ -55,7 +68,8 @@ def make_workload(events: int, items: int, users: int, seed: int) -> Workload:
     turn = (session + step * rng.integers(_CONCURRENT // 2, _CONCURRENT, events)).argsort(
         kind="stable"
     )
-    user = rng.permutation(max(users, len(lengths)))[: len(lengths)] % users
+    used = int(session[-1]) + 1
+    user = rng.permutation(max(users, used))[:used] % users
     ticks = np.arange(events) * (_SECONDS_BETWEEN_CLICKS * 1000 // _CONCURRENT)
     return Workload(
         user[session][turn], item[turn], int(time.time() * 1000) - int(ticks[-1]) + ticks

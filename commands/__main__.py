@@ -53,7 +53,9 @@ def run(arguments: Sequence[str]) -> int:
         code = _app()(arguments)
     except UnknownCommandError as error:
         name = (error.unused_tokens or ["?"])[0]
-        return _fail(2, f"no command {name!r}: there are {', '.join(COMMANDS)}")
+        known = COMMANDS if error.app is None else [n for n in error.app if n[0] != "-"]
+        command = " ".join([*(error.command_chain or ()), name])
+        return _fail(2, f"no command {command!r}: there are {', '.join(known)}")
     except (SettingsError, CycloptsError) as error:
         return _fail(2, str(error))
     except HeadwaterError as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
 import uvloop
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from benchmarks.freshness import measure_freshness
@@ -15,81 +16,183 @@ from benchmarks.learning import measure_learning
 from benchmarks.memory import measure_memory
 from benchmarks.serve import measure_serve
 from commands.process import Json, print_json
-from config.settings import load_settings
+from config.settings import Settings, load_settings
 
 __all__ = ["bench"]
 
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
+Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 Rate = Annotated[float, Parameter(validator=Number(gt=0))]
 
+bench = App(
+    name="bench",
+    help="How fast it is here, measured on services that are started for it.",
+    version_flags=[],
+)
 
-def bench(
-    what: Literal["ingest", "serve", "freshness", "memory", "learning"],
+
+@bench.command
+def ingest(
     *,
-    events: Count = 300_000,
-    items: Count = 20_000,
-    users: Count = 50_000,
-    rate: Rate = 2000,
-    rounds: Count = 3,
-    seconds: Rate = 8,
-    probes: Count = 200,
-    workers: Count = 1,
-    processes: Count = 1,
+    events: Positive = 600_000,
+    items: Positive = 20_000,
+    users: Positive = 100_000,
+    rounds: Positive = 5,
+    workers: Positive = 1,
     json: Json = False,
 ) -> None:
-    """Measure one thing: ingest (Kafka to committed), serve, freshness, memory, or learning (what
-    the learned ranking costs).
+    """Events a second from Kafka to committed: by a worker on a core of its own, and by all
+    together on all cores.
 
     Parameters
     ----------
     events
-        Events of the made-up shop that are folded before or while it is measured.
+        Events of a round, the first quarter of which warms up.
     items
         Items of the shop.
     users
         Users of the shop.
-    rate
-        Events a second in the background (freshness).
     rounds
-        Rounds of which the median counts (ingest, serve, learning).
-    seconds
-        Length of a round (serve, learning).
-    probes
-        Events whose way is timed (freshness).
+        Rounds of which the median counts.
     workers
-        Workers (ingest).
-    processes
-        Server processes (serve).
+        Workers; more than one are not kept to one core.
     """
-    settings = load_settings()
-    shop = {"items": items, "users": users}
+    _run(
+        lambda settings: measure_ingest(
+            settings, events=events, items=items, users=users, rounds=rounds, workers=workers
+        ),
+        json,
+    )
 
-    async def measure() -> dict[str, Any]:
-        match what:
-            case "ingest":
-                return await measure_ingest(
-                    settings, events=events, rounds=rounds, workers=workers, **shop
-                )
-            case "serve":
-                return await measure_serve(
-                    settings,
-                    events=events,
-                    rounds=rounds,
-                    seconds=seconds,
-                    processes=processes,
-                    **shop,
-                )
-            case "freshness":
-                return await measure_freshness(settings, rate=rate, probes=probes, **shop)
-            case "memory":
-                return await measure_memory(settings, events=events, **shop)
-            case "learning":
-                return await measure_learning(
-                    settings, events=events, rounds=rounds, seconds=seconds, **shop
-                )
+
+@bench.command
+def serve(
+    *,
+    events: Positive | None = None,
+    items: Positive = 100_000,
+    users: Positive = 1_000_000,
+    rounds: Positive = 5,
+    seconds: Rate = 8,
+    connections: Positive = 32,
+    processes: Positive = 1,
+    json: Json = False,
+) -> None:
+    """Recommendation requests a second, and how long one takes.
+
+    Parameters
+    ----------
+    events
+        Events that the store is filled with; 5.5 of each user by default.
+    items
+        Items of the shop.
+    users
+        Users of the shop.
+    rounds
+        Rounds of which the median counts.
+    seconds
+        Length of each part of a round.
+    connections
+        Connections of the closed loop that finds the capacity.
+    processes
+        Server processes; more than one are not kept to one core.
+    """
+    _run(
+        lambda settings: measure_serve(
+            settings,
+            events=events or int(5.5 * users),
+            items=items,
+            users=users,
+            rounds=rounds,
+            seconds=seconds,
+            connections=connections,
+            processes=processes,
+        ),
+        json,
+    )
+
+
+@bench.command
+def freshness(
+    *,
+    rate: Rate = 2000,
+    items: Positive = 20_000,
+    users: Positive = 50_000,
+    probes: Positive = 200,
+    json: Json = False,
+) -> None:
+    """How long from an event to an answer that knows it, while other events flow.
+
+    Parameters
+    ----------
+    rate
+        Events a second beside the probes.
+    items
+        Items of the shop.
+    users
+        Users of the shop.
+    probes
+        Events whose way is timed.
+    """
+    _run(
+        lambda settings: measure_freshness(
+            settings, rate=rate, items=items, users=users, probes=probes
+        ),
+        json,
+    )
+
+
+@bench.command
+def memory(*, items: Positive = 2_500, users: Positive = 50_000, json: Json = False) -> None:
+    """Bytes in Redis of a user with 20 events, and of an item with 100 neighbours.
+
+    Parameters
+    ----------
+    items
+        Items of the shop: with 400 events each, lists are full.
+    users
+        Users of the shop; each has 20 events.
+    """
+    _run(lambda settings: measure_memory(settings, items=items, users=users), json)
+
+
+@bench.command
+def learning(
+    *,
+    events: Positive = 300_000,
+    items: Positive = 20_000,
+    users: Positive = 50_000,
+    rounds: Positive = 3,
+    seconds: Rate = 8,
+    json: Json = False,
+) -> None:
+    """What the learned ranking costs: at a request, and while counting.
+
+    Parameters
+    ----------
+    events
+        Events of the shop.
+    items
+        Items of the shop.
+    users
+        Users of the shop.
+    rounds
+        Rounds of which the median counts.
+    seconds
+        Length of a round of requests.
+    """
+    _run(
+        lambda settings: measure_learning(
+            settings, events=events, items=items, users=users, rounds=rounds, seconds=seconds
+        ),
+        json,
+    )
+
+
+def _run(measure: Callable[[Settings], Awaitable[dict[str, Any]]], json: bool) -> None:
+    async def measured() -> dict[str, Any]:
+        return await measure(load_settings())
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(measure())
+        result = runner.run(measured())
     if json:
         print_json(result)
         return

@@ -111,6 +111,11 @@ class Stack:
         """Stop all workers; nothing of what they committed is lost."""
         await asyncio.gather(*(worker.stop() for worker in self.workers))
 
+    async def start_server(self, processes: int) -> None:
+        """Start the server and wait until it is ready. Raises OSError or ServiceError."""
+        self.server = self._start_child("server", "serve", "--processes", str(processes))
+        await self._until_ready()
+
     def _start_child(self, name: str, *arguments: str) -> Child:
         env = child_environment(self.settings)
         env["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
@@ -130,8 +135,7 @@ class Stack:
         _log.info("starting workers and server; logs are in %s", self._metrics.with_name("logs"))
         self.start_workers(self._workers)
         if self._processes:
-            self.server = self._start_child("server", "serve", "--processes", str(self._processes))
-            await self._until_ready()
+            await self.start_server(self._processes)
 
     async def _until_ready(self) -> None:
         failed = asyncio.create_task(self.failed())

@@ -1,0 +1,70 @@
+"""The fold and the commit of Headwater without its way of reading Kafka: what the comparisons put
+behind other readers, and what fills a store without Kafka.
+
+No retries, no rejected records, nothing learned: only what happens when all goes well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from config.settings import Settings
+from processors.fold import FoldRules, fold_batch, item_deltas, total_deltas
+from store.commit import Marks, Target
+from store.writer import StoreWriter
+from streams.columns import I64, U64, Bool, EventColumns
+from streams.decode import DecodedBatch, decode_batch
+from streams.event import EventRules
+from streams.records import Records
+
+__all__ = ["FoldStep"]
+
+
+class FoldStep:
+    """Folds and commits batches of partitions, each in order from where the store is."""
+
+    def __init__(self, settings: Settings, writer: StoreWriter) -> None:
+        self._writer = writer
+        self._event_rules = EventRules(settings.events)
+        self._rules = FoldRules(settings)
+        self._marks: dict[tuple[str, int], Marks] = {}
+        self._named: set[int] = set()
+
+    def decode(self, records: Records) -> DecodedBatch:
+        """Records of one partition as columns."""
+        return decode_batch(records, self._event_rules)
+
+    async def apply(self, topic: str, partition: int, decoded: DecodedBatch) -> None:
+        """Decode, fold and commit records of one partition. Raises RuntimeError when refused."""
+        names = dict(zip(decoded.events.item.tolist(), decoded.item_ids, strict=True))
+        new = {item: name for item, name in names.items() if item not in self._named}
+        await self.commit(topic, partition, decoded.events, new)
+        self._named.update(new)
+
+    async def commit(
+        self, topic: str, partition: int, events: EventColumns, names: dict[int, bytes]
+    ) -> None:
+        """Fold and commit events of one partition. Raises RuntimeError when a shard refuses."""
+        writer, rules = self._writer, self._rules
+        marks = self._marks.get((topic, partition))
+        if marks is None:
+            marks = await writer.read_marks(topic, partition)
+            self._marks[topic, partition] = marks
+        before, _ = await writer.read_sessions(topic, partition, np.unique(events.user))
+        folded = fold_batch(before, events, rules)
+        target = Target(topic, partition, int(events.offset[-1]))
+        contained = marks.items
+
+        def newer(items: U64, offsets: I64) -> Bool:
+            return offsets > contained[writer.shard_of(items)]
+
+        deltas = item_deltas(folded, rules, newer)
+        totals = total_deltas(folded, events.offset > marks.totals)
+        outcome = await writer.commit_items(target, marks, deltas, totals, names)
+        marks.items, marks.totals = outcome.contained[:-1], int(outcome.contained[-1])
+        stored = await writer.commit_users(target, marks, folded.sessions)
+        marks.users = stored.contained
+        if outcome.refused or stored.refused:
+            raise RuntimeError(f"{topic}-{partition}: somebody else writes to this store")
+        if outcome.long_lists:
+            await writer.compact(outcome.long_lists)
