@@ -148,4 +148,7 @@ def _kind(key: bytes) -> str:
 
 
 async def _used(redis: Redis) -> int:
-    return int((await redis.info("memory"))["used_memory"])
+    """Bytes in use, without the buffers of connections and of the append-only file."""
+    found = await redis.info("memory")
+    buffers = int(found["mem_clients_normal"]) + int(found["mem_aof_buffer"])
+    return int(found["used_memory"]) - buffers
