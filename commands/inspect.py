@@ -78,16 +78,14 @@ async def _known_of_item(reader: StoreReader, backward: float, item_id: str) -> 
         "events": events,
         "catalogue": orjson.loads(own.catalogue) if own.catalogue else None,
         "neighbours": len(lists.neighbour),
+        "latest": int(lists.time[0]) * 1000,
         "nearest": [
             {
                 "item_id": text.item_id,
                 "title": title_of(text),
                 "weight": weight,
-                "latest": time * 1000,
             }
-            for text, weight, time in zip(
-                texts, weight[order].tolist(), lists.time[order].tolist(), strict=True
-            )
+            for text, weight in zip(texts, weight[order].tolist(), strict=True)
         ],
     }
 
@@ -114,14 +112,13 @@ def _show_item(found: dict[str, Any]) -> None:
     console.print(
         f"item {found['item_id']}: {found['events']} events in {found['sessions']} sessions, "
         f"{found['neighbours']} neighbours"
+        + (f", the latest of {_time(found['latest'])}" if found["neighbours"] else "")
     )
     entry = orjson.dumps(found["catalogue"]).decode() if found["catalogue"] else "none"
     console.print(f"catalogue: {entry}")
-    table = Table("neighbour", "title", "weight", "latest", box=None, pad_edge=False)
+    table = Table("neighbour", "title", "weight", box=None, pad_edge=False)
     for near in found["nearest"]:
-        table.add_row(
-            near["item_id"], near["title"], f"{near['weight']:.3f}", _time(near["latest"])
-        )
+        table.add_row(near["item_id"], near["title"], f"{near['weight']:.3f}")
     if found["nearest"]:
         console.print(table)
 

@@ -121,7 +121,7 @@ class StoreSettings(_Group):
         description="neighbours kept for an item when its list is compacted",
     )
     compact_factor: float = Field(
-        default=2.0,
+        default=1.25,
         ge=1.1,
         le=10,
         description="a list longer than this many times its bound is compacted",

@@ -28,7 +28,7 @@ from serving.candidates import NOTHING, Neighbours, Popularity, SessionItems
 from serving.model import Model
 from serving.rank import Asked, Batch, Knowledge, Ranker, walk
 from store.interner import Interner
-from store.layout import pack_sessions, unpack_sessions
+from store.vectors import pack_sessions, unpack_sessions
 from streams.columns import F64, I64, U64
 
 __all__ = ["EventParts", "MemoryCounts", "MemorySessions"]

@@ -72,7 +72,7 @@ class Outcome:
     contained: I64
     """Last offset that each shard contains now, in the order of the calls."""
     long_lists: list[bytes]
-    """Lists that want compaction, as `Keys.lists` takes them."""
+    """Keys of lists that want compaction."""
 
     @classmethod
     def of(cls, replies: Sequence[Sequence[Any]]) -> Outcome:
@@ -80,7 +80,7 @@ class Outcome:
         return cls(
             any(reply[0] == _REFUSED for reply in replies),
             np.array([reply[1] for reply in replies], np.int64),
-            [name for reply in replies for name in reply[2:]],
+            [key for reply in replies for key in reply[2:]],
         )
 
 

@@ -5,8 +5,7 @@ shard on Redis Cluster too:
 
     hw{1.i3}n<8 bytes>   neighbour list of an item                     (item shard 3, generation 1)
     hw{1.i3}b<8 bytes>   the same of purchases alone: what is bought together
-    hw{1.i3}x<8 bytes>   an item's statistics
-    hw{1.i3}t<8 bytes>   the item's id as text
+    hw{1.i3}x<8 bytes>   an item's statistics, then its id as text
     hw{1.i3}c<8 bytes>   the item's catalogue entry, JSON
     hw{1.i3}f            new items of the catalogue, by how often they were shown to be tried
     hw{1.i3}r<g>:<k>     trending: weights of items in bucket k of granularity g
@@ -25,11 +24,11 @@ import numpy as np
 from config.settings import StoreSettings
 from streams.columns import I64, U64
 
-__all__ = ["BOUGHT", "VIEWED", "Keys", "id_bytes"]
+__all__ = ["BOUGHT", "STATISTICS", "VIEWED", "Keys", "id_bytes"]
 
 GENERATION = 1
-VIEWED, BOUGHT = b"n", b"b"
-"""Letters of an item's two lists."""
+VIEWED, BOUGHT, STATISTICS = b"n", b"b", b"x"
+"""Letters of an item's two lists, and of its statistics."""
 
 
 def id_bytes(ids: U64) -> list[bytes]:
@@ -53,6 +52,14 @@ class Keys:
         self.pattern = f"{settings.namespace}{{*".encode()
         """Matches every key of the namespace."""
 
+    def heads(self, letter: bytes) -> list[bytes]:
+        """What keys of items begin with in each shard: a list's, or those of statistics."""
+        return [prefix + letter for prefix in self.items]
+
+    def session_heads(self) -> list[bytes]:
+        """What keys of session vectors begin with in each shard."""
+        return [prefix + b"s" for prefix in self.users]
+
     def shard_of(self, ids: U64) -> I64:
         """Shard numbers of items, or of users."""
         return (ids % np.uint64(self.shards)).astype(np.int64)
@@ -75,18 +82,9 @@ class Keys:
         """Keys of lists of what is bought together."""
         return self._keys(self.items, BOUGHT, items)
 
-    def lists(self, names: list[bytes]) -> list[bytes]:
-        """Keys of lists named as `commit_items` does: VIEWED or BOUGHT, then the item's hash."""
-        shards = self.shard_of(np.frombuffer(b"".join(n[1:] for n in names), "<u8"))
-        return [self.items[shard] + name for shard, name in zip(shards, names, strict=True)]
-
     def statistics(self, items: U64) -> list[bytes]:
-        """Keys of items' statistics."""
-        return self._keys(self.items, b"x", items)
-
-    def names(self, items: U64) -> list[bytes]:
-        """Keys of item ids as text."""
-        return self._keys(self.items, b"t", items)
+        """Keys of items' statistics and names."""
+        return self._keys(self.items, STATISTICS, items)
 
     def catalogue(self, items: U64) -> list[bytes]:
         """Keys of catalogue entries."""

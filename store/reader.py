@@ -30,16 +30,12 @@ from store.exposures import NewItems, read_new_items
 from store.found import History, ItemText, Trending
 from store.interner import Interner
 from store.keys import Keys
-from store.layout import (
-    ItemLists,
-    sum_for_requests,
-    sum_lists,
-    unpack_sessions,
-    unpack_statistics,
-)
+from store.layout import name_of, unpack_statistics
+from store.lists import ItemLists, sum_for_requests, sum_lists
 from store.shared import Refreshed, Together
 from store.statistics import Statistics
 from store.taught import unpack_taught
+from store.vectors import unpack_sessions
 from store.wire import Wire
 from streams.columns import I64, U64
 from streams.item import category_of, id_of
@@ -154,10 +150,10 @@ class StoreReader:
         wanted = items.tolist()
         unnamed = [i for i in wanted if i not in self._names]
         ids = np.array(unnamed, np.uint64)
-        values = await self._values.get(self._keys.names(ids) + self._keys.catalogue(items))
-        for item, name in zip(unnamed, values, strict=False):
-            if name is not None:
-                self._names[item] = name.decode()
+        values = await self._values.get(self._keys.statistics(ids) + self._keys.catalogue(items))
+        for item, value in zip(unnamed, values, strict=False):
+            if name := name_of(value):
+                self._names[item] = name
         entries = values[len(unnamed) :]
         for item, entry in zip(wanted, entries, strict=True):
             # Of an item without events, only its entry knows the name.

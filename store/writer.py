@@ -17,7 +17,6 @@ is refused where it does not find it: a Redis that lost the items has lost what 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,30 +24,26 @@ import numpy.typing as npt
 from redis.asyncio import Redis
 
 from config.settings import Settings
-from processors.cooccurrence import Increments, decay_rate
+from processors.cooccurrence import decay_rate
 from processors.fold import ItemDeltas, TotalDeltas
 from processors.popularity import GRANULARITIES, RECENT, TrendRows
 from processors.session import SessionTable
 from store.commit import CatalogueEntry, Lesson, Marks, Outcome, Target, marks_of, read_item_marks
-from store.keys import BOUGHT, VIEWED, Keys
-from store.layout import ENTRY, neighbour_entries, pack_sessions, sum_lists, unpack_sessions
+from store.keys import BOUGHT, STATISTICS, VIEWED, Keys
+from store.lists import ENTRY_BYTES, HEAD_BYTES, pack_increments, sum_lists
 from store.scripts import Call, Scripts
+from store.vectors import pack_records, unpack_joined
 from streams.columns import I64, U64
 
 __all__ = ["StoreWriter"]
 
 _DAY = 86_400
+_COMPACTED_AT_ONCE = 500
+"""Lists in one call: some milliseconds of Redis."""
 _TREND = np.dtype([("granularity", "u1"), ("bucket", "<u4"), ("item", "<u8"), ("weight", "<f8")])
 _COUNTS = np.dtype(
-    [
-        ("item", "<u8"),
-        ("sessions", "<u4"),
-        ("events", "<u4"),
-        ("recent", "<f4"),
-        ("recent_at", "<u4"),
-    ]
+    [("sessions", "<u4"), ("events", "<u4"), ("recent", "<f4"), ("recent_at", "<u4")]
 )
-_LIST_NAME = np.dtype([("letter", "u1"), ("item", "<u8")])
 _CELL = np.dtype([("cell", "<u2"), ("opportunities", "<u4"), ("hits", "<u4")])
 
 
@@ -62,9 +57,8 @@ class StoreWriter:
         self._rate = decay_rate(settings.fold.half_life_days)
         self._neighbours = settings.store.neighbours
         self._backward = settings.rank.backward
-        self._list_bound = int(
-            settings.store.compact_factor * settings.store.neighbours * ENTRY.itemsize
-        )
+        entries = int(settings.store.compact_factor * settings.store.neighbours)
+        self._list_bound = HEAD_BYTES + entries * ENTRY_BYTES
         self._user_seconds = settings.store.user_days * _DAY
         self._proven = settings.explore.events
 
@@ -105,12 +99,11 @@ class StoreWriter:
                 for s in range(keys.shards)
             ]
         )
-        values: list[bytes | None] = [None] * len(users)
-        for place, value in zip(
-            order.tolist(), (v for answer in answers for v in answer[1:]), strict=True
-        ):
-            values[place] = value
-        return unpack_sessions(users, values), marks_of([answer[0] for answer in answers])
+        values = [value for answer in answers for value in answer[1:]]
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        table = unpack_joined(users, values, place)
+        return table, marks_of([answer[0] for answer in answers])
 
     async def commit_items(
         self,
@@ -139,32 +132,25 @@ class StoreWriter:
     async def commit_users(self, target: Target, marks: Marks, sessions: SessionTable) -> Outcome:
         """Step 2: user shards, once every item shard contains the batch; with step 1's target."""
         keys = self._keys
-        lengths, data = pack_sessions(sessions)
-        ends = np.cumsum(lengths.astype(np.int64))
-        shard = keys.shard_of(sessions.user)
-        calls: list[Call] = []
-        for s in range(keys.shards):
-            mine = np.flatnonzero(shard == s)
-            vectors = [data[ends[i] - lengths[i] : ends[i]] for i in mine.tolist()]
-            calls.append(
-                (
-                    "commit_users",
-                    [
-                        keys.mark(keys.users[s], target.topic, target.partition),
-                        keys.users[s],
-                        keys.batch_pass(keys.users[s], target.topic, target.partition),
-                    ],
-                    [
-                        int(marks.users[s]),
-                        target.last,
-                        sessions.user[mine].astype("<u8").tobytes(),
-                        lengths[mine].astype("<u4").tobytes(),
-                        b"".join(vectors),
-                        self._user_seconds,
-                        target.batch_pass,
-                    ],
-                )
+        records = pack_records(sessions, keys.session_heads(), keys.shard_of(sessions.user))
+        calls: list[Call] = [
+            (
+                "commit_users",
+                [
+                    keys.mark(prefix, target.topic, target.partition),
+                    prefix,
+                    keys.batch_pass(prefix, target.topic, target.partition),
+                ],
+                [
+                    int(marks.users[s]),
+                    target.last,
+                    records[s],
+                    self._user_seconds,
+                    target.batch_pass,
+                ],
             )
+            for s, prefix in enumerate(keys.users)
+        ]
         return Outcome.of(await self._scripts.call(calls))
 
     async def commit_catalogue(
@@ -199,64 +185,80 @@ class StoreWriter:
         return Outcome.of(await self._scripts.call(calls))
 
     async def compact(self, lists: list[bytes]) -> int:
-        """Replace lists, named as by `Outcome.long_lists`, by their sums; returns how many were
-        replaced.
-        """
-        keys = self._keys.lists(lists)
-        values: list[bytes | None] = await self._redis.mget(keys)  # type: ignore[assignment]
-        summed = sum_lists(values, self._rate)
-        packed = summed.keep_best(self._neighbours, self._rate, self._backward).pack()
-        replies = await self._scripts.call(
-            [
-                (
-                    "compact",
-                    [key],
-                    [len(old), hashlib.sha1(old, usedforsecurity=False).hexdigest(), new],
-                )
-                for key, old, new in zip(keys, values, packed, strict=True)
-                if old
+        """Replace lists, given by their keys, by their sums; returns how many were replaced."""
+        replaced = 0
+        for begin in range(0, len(lists), _COMPACTED_AT_ONCE):
+            replaced += await self._compact(sorted(lists[begin : begin + _COMPACTED_AT_ONCE]))
+        return replaced
+
+    async def _compact(self, lists: list[bytes]) -> int:
+        values: list[bytes | None] = await self._redis.mget(lists)  # type: ignore[assignment]
+        best = sum_lists(values, self._rate).keep_best(self._neighbours, self._backward)
+        calls: list[Call] = []
+        for prefix in self._keys.items:
+            mine = [
+                (key, old, new)
+                for key, old, new in zip(lists, values, best.pack(), strict=True)
+                if old and key.startswith(prefix)
             ]
-        )
-        return sum(replies)
+            if mine:
+                sums = [one for _, old, new in mine for one in (old, new)]
+                calls.append(("compact", [key for key, _, _ in mine], [self._list_bound, *sums]))
+        return sum(await self._scripts.call(calls))
 
     def _item_calls(
         self, target: Target, marks: Marks, deltas: ItemDeltas, names: dict[int, bytes]
     ) -> list[Call]:
         keys = self._keys
-        parts = [
-            _Appends(letter, increments, keys)
+        viewed, bought = (
+            pack_increments(increments, self._rate, keys.heads(letter))
             for letter, increments in ((VIEWED, deltas.increments), (BOUGHT, deltas.bought))
-        ]
-        counts, counts_shard = _pack_counts(deltas), keys.shard_of(deltas.item)
+        )
+        statistics, named = self._statistics_records(deltas), self._name_records(names)
         trend, trend_shard = _pack_trend(deltas.trend), keys.shard_of(deltas.trend.item)
-        named = np.array(list(names), np.uint64)
-        named_shard = keys.shard_of(named)
-        calls: list[Call] = []
-        for s in range(keys.shards):
-            appends = [part.of_shard(s) for part in parts]
-            new = named[named_shard == s]
-            texts = [names[i] for i in new.tolist()]
-            calls.append(
-                (
-                    "commit_items",
-                    [keys.mark(keys.items[s], target.topic, target.partition), keys.items[s]],
-                    [
-                        int(marks.items[s]),
-                        target.last,
-                        *(b"".join(column) for column in zip(*appends, strict=True)),
-                        self._list_bound,
-                        new.astype("<u8").tobytes(),
-                        np.array([len(t) for t in texts], "<u4").tobytes(),
-                        b"".join(texts),
-                        counts[counts_shard == s].tobytes(),
-                        repr(RECENT * self._rate),
-                        self._proven,
-                        trend[trend_shard == s].tobytes(),
-                        *(g.keep_seconds for g in GRANULARITIES),
-                    ],
-                )
+        return [
+            (
+                "commit_items",
+                [keys.mark(prefix, target.topic, target.partition), prefix],
+                [
+                    int(marks.items[s]),
+                    target.last,
+                    viewed[s] + bought[s],
+                    self._list_bound,
+                    named[s],
+                    statistics[s],
+                    repr(RECENT * self._rate),
+                    self._proven,
+                    trend[trend_shard == s].tobytes(),
+                    *(g.keep_seconds for g in GRANULARITIES),
+                ],
             )
-        return calls
+            for s, prefix in enumerate(keys.items)
+        ]
+
+    def _statistics_records(self, deltas: ItemDeltas) -> list[bytes]:
+        """What is added to statistics, for each shard."""
+        counts = np.empty(len(deltas.item), _COUNTS)
+        counts["sessions"], counts["events"] = deltas.sessions, deltas.events
+        counts["recent"], counts["recent_at"] = deltas.recent, deltas.recent_at
+        shard = self._keys.shard_of(deltas.item)
+        item = deltas.item.astype("<u8").view(np.uint8).reshape(-1, 8)
+        added = counts.view(np.uint8).reshape(-1, _COUNTS.itemsize)
+        records = []
+        for s, head in enumerate(self._keys.heads(STATISTICS)):
+            mine = shard == s
+            heads = np.broadcast_to(np.frombuffer(head, np.uint8), (int(mine.sum()), len(head)))
+            records.append(np.hstack([heads, item[mine], added[mine]]).tobytes())
+        return records
+
+    def _name_records(self, names: dict[int, bytes]) -> list[bytes]:
+        """Keys of statistics and names, for each shard."""
+        parts: list[list[bytes]] = [[] for _ in self._keys.items]
+        items = np.array(list(names), np.uint64)
+        shards = self._keys.shard_of(items).tolist()
+        for s, key, name in zip(shards, self._keys.statistics(items), names.values(), strict=True):
+            parts[s] += key, len(name).to_bytes(4, "little"), name
+        return [b"".join(part) for part in parts]
 
     def _totals_call(
         self, target: Target, marks: Marks, deltas: TotalDeltas, lesson: Lesson | None
@@ -287,36 +289,6 @@ class StoreWriter:
             pipeline.mget(group)
         answers: list[list[bytes | None]] = await pipeline.execute()
         return answers
-
-
-class _Appends:
-    """Increments as `commit_items` takes them."""
-
-    def __init__(self, letter: bytes, increments: Increments, keys: Keys) -> None:
-        order = np.argsort(increments.source, kind="stable")
-        self._letter = letter[0]
-        self._source = increments.source[order]
-        self._entries = neighbour_entries(increments)[order]
-        self._shard = keys.shard_of(self._source)
-
-    def of_shard(self, shard: int) -> tuple[bytes, bytes, bytes]:
-        """Names of the lists, bytes for each, and these bytes."""
-        mine = self._shard == shard
-        item, counts = np.unique(self._source[mine], return_counts=True)
-        names = np.zeros(len(item), _LIST_NAME)
-        names["letter"], names["item"] = self._letter, item
-        sizes = (counts * ENTRY.itemsize).astype("<u4")
-        return names.tobytes(), sizes.tobytes(), self._entries[mine].tobytes()
-
-
-def _pack_counts(deltas: ItemDeltas) -> npt.NDArray[np.void]:
-    packed = np.zeros(len(deltas.item), _COUNTS)
-    packed["item"] = deltas.item
-    packed["sessions"] = deltas.sessions
-    packed["events"] = deltas.events
-    packed["recent"] = deltas.recent
-    packed["recent_at"] = deltas.recent_at
-    return packed
 
 
 def _pack_trend(rows: TrendRows) -> npt.NDArray[np.void]:

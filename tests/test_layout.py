@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,19 +15,11 @@ from hypothesis import strategies as st
 from config.errors import StoreError
 from processors.cooccurrence import Increments, decay_rate
 from processors.session import SessionTable, empty_table
-from store.layout import (
-    ENTRY,
-    STATISTICS,
-    neighbour_entries,
-    pack_sessions,
-    sum_for_requests,
-    sum_lists,
-    unpack_sessions,
-    unpack_statistics,
-)
+from store.layout import STATISTICS, name_of, unpack_statistics
+from store.lists import ItemLists, pack_increments, sum_for_requests, sum_lists
+from store.vectors import pack_records, pack_sessions, unpack_joined, unpack_sessions
 from streams.columns import EVENT_BITS, RESERVED_IDS, TAG_BITS
 
-LONGEST_AGE = 0xFFFFFFFF
 RATE = decay_rate(30)
 ids = st.integers(RESERVED_IDS, 2**64 - 1)
 Row = tuple[int, int, int, int, int]
@@ -68,40 +61,77 @@ def split(lengths: np.ndarray[tuple[int], np.dtype[np.uint32]], data: bytes) -> 
     return [data[end - size : end] for end, size in zip(ends, lengths.tolist(), strict=True)]
 
 
+histories = st.dictionaries(
+    ids, st.lists(rows, min_size=1, max_size=6).map(lambda some: sorted(some, key=lambda r: r[0]))
+)
+
+
+def bytes_of(history: list[Row]) -> bytes:
+    """A session vector, written event by event."""
+    packed = struct.pack("<q", history[-1][0] << 16 | len(history))
+    time, known = history[-1][0], 0
+    for at, item, event, tag, kind in reversed(history):
+        packed += struct.pack("<BQ", kind | (event > 0) << 5 | (tag != known) << 6, item)
+        age, time = time - at, at
+        while age > 127:
+            packed += bytes([age & 127 | 128])
+            age >>= 7
+        packed += bytes([age])
+        packed += struct.pack("<Q", event)[:5] if event else b""
+        packed += struct.pack("<I", tag)[:3] if tag != known else b""
+        known = tag
+    return packed
+
+
 @settings(max_examples=150, deadline=None)
-@given(st.dictionaries(ids, st.lists(rows, min_size=1, max_size=6), max_size=5), st.sets(ids))
-def test_sessions_come_back(histories: dict[int, list[Row]], unknown: set[int]) -> None:
-    histories = {
-        user: sorted(
-            (row for row in events if row[0] >= max(e[0] for e in events) - LONGEST_AGE),
-            key=lambda row: row[0],
-        )
-        for user, events in histories.items()
-    }
-    lengths, data = pack_sessions(table_of(histories))
-    vectors = dict(zip(sorted(histories), split(lengths, data), strict=True))
-    assert {u: len(v) for u, v in vectors.items()} == {
-        u: 8 + 20 * len(events) for u, events in histories.items()
-    }
-    users = sorted({*histories, *unknown})
+@given(histories, st.sets(ids), st.randoms())
+def test_sessions_come_back(known: dict[int, list[Row]], unknown: set[int], random: Any) -> None:
+    lengths, data = pack_sessions(table_of(known))
+    vectors = dict(zip(sorted(known), split(lengths, data), strict=True))
+    assert vectors == {user: bytes_of(history) for user, history in known.items()}
+    users = sorted({*known, *unknown})
     found = unpack_sessions(np.array(users, np.uint64), [vectors.get(user) for user in users])
-    assert histories_of(found) == {user: histories.get(user, []) for user in users}
+    assert histories_of(found) == {user: known.get(user, []) for user in users}
+    place = random.sample(range(len(users)), len(users))
+    values: list[bytes | None] = [None] * len(users)
+    for user, at in zip(users, place, strict=True):
+        values[at] = vectors.get(user)
+    joined = unpack_joined(np.array(users, np.uint64), values, np.array(place, np.int64))
+    assert histories_of(joined) == histories_of(found)
+
+
+@settings(max_examples=50, deadline=None)
+@given(histories, st.sampled_from([[b"h"], [b"ab{1.u0}s", b"ab{1.u10}s", b"s"]]))
+def test_records_hold_key_length_and_vector(
+    known: dict[int, list[Row]], heads: list[bytes]
+) -> None:
+    table = table_of(known)
+    shard = (table.user % np.uint64(len(heads))).astype(np.int64)
+    wanted = [b""] * len(heads)
+    for user, history in sorted(known.items()):
+        vector = bytes_of(history)
+        key = heads[user % len(heads)] + struct.pack("<Q", user)
+        wanted[user % len(heads)] += key + struct.pack("<I", len(vector)) + vector
+    assert pack_records(table, heads, shard) == wanted
 
 
 def test_a_session_vector_byte_by_byte() -> None:
-    table = table_of({99: [(1_000, 77, 5, 6, 7), (1_500, 2**64 - 1, 0, 1, 0)]})
-    lengths, data = pack_sessions(table)
-    assert lengths.tolist() == [48]
-    assert data == struct.pack(
-        "<qQIQQIQ", 1_500, 77, 500, 5 << 24 | 6 << 5 | 7, 2**64 - 1, 0, 1 << 5
+    table = table_of({99: [(1_000, 77, 5, 6, 7), (1_500, 2**64 - 1, 0, 6, 0)]})
+    _, data = pack_sessions(table)
+    assert data == (
+        struct.pack("<HIH", 2, 1_500, 0)
+        + struct.pack("<BQB", 64, 2**64 - 1, 0)
+        + b"\6\0\0"
+        + struct.pack("<BQ", 7 | 32, 77)
+        + bytes([500 & 127 | 128, 500 >> 7])
+        + b"\5\0\0\0\0"
     )
 
 
-def test_an_event_is_at_most_49_days_older_than_the_latest() -> None:
-    year = 365 * 86_400_000
-    _, data = pack_sessions(table_of({99: [(0, 77, 0, 1, 0), (year, 78, 0, 1, 0)]}))
-    found = histories_of(unpack_sessions(np.array([99], np.uint64), [data]))[99]
-    assert [row[0] for row in found] == [year - LONGEST_AGE, year]
+def test_an_event_of_a_click_stream_takes_seventeen_bytes() -> None:
+    clicks = [(10**12 + 20_000 * n, 2**63 + n, 2**39 + n, 5, 1) for n in range(20)]
+    _, data = pack_sessions(table_of({99: clicks}))
+    assert len(data) == 8 + 3 + 20 * (1 + 8 + 5) + 1 + 19 * 3
 
 
 def test_no_users_and_users_without_events() -> None:
@@ -114,149 +144,230 @@ def test_no_users_and_users_without_events() -> None:
     }
 
 
-@pytest.mark.parametrize("size", [1, 4, 7, 9, 20, 27, 29, 47])
-def test_a_session_vector_of_impossible_length_is_refused(size: int) -> None:
-    with pytest.raises(StoreError, match="impossible length"):
-        unpack_sessions(np.array([20], np.uint64), [b"\1" * size])
+@settings(max_examples=200, deadline=None)
+@given(histories.filter(len), st.data())
+def test_what_is_cut_or_grown_is_no_session_vector(
+    known: dict[int, list[Row]], data: st.DataObject
+) -> None:
+    users = np.array(sorted(known), np.uint64)
+    vectors = [bytes_of(known[user]) for user in sorted(known)]
+    broken = data.draw(st.integers(0, len(vectors) - 1))
+    cut = data.draw(st.integers(1, len(vectors[broken]) - 1))
+    for wrong in (vectors[broken][:cut], vectors[broken] + b"\0"):
+        values: list[bytes | None] = [*vectors[:broken], wrong, *vectors[broken + 1 :]]
+        with pytest.raises(StoreError, match="cannot be read"):
+            unpack_sessions(users, values)
 
 
-@pytest.mark.parametrize("size", [1, 8, 19, 21, 39])
+@settings(max_examples=300, deadline=None)
+@given(st.binary(min_size=1, max_size=80))
+def test_any_bytes_are_a_vector_and_a_list_or_refused(value: bytes) -> None:
+    for read in (
+        lambda: unpack_sessions(np.array([20], np.uint64), [value]),
+        lambda: sum_lists([value], RATE),
+    ):
+        try:
+            read()
+        except StoreError as error:
+            assert "store.namespace" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("size", [1, 4, 9, 16, 40])
 def test_a_neighbour_list_of_impossible_length_is_refused(size: int) -> None:
-    with pytest.raises(StoreError, match="impossible length"):
-        sum_lists([bytes(20), b"\1" * size], RATE)
-    with pytest.raises(StoreError, match="impossible length"):
-        sum_for_requests([bytes(20), b"\1" * size], RATE, 0)
+    with pytest.raises(StoreError, match="cannot be read"):
+        sum_lists([bytes(8), b"\1" * size], RATE)
+    with pytest.raises(StoreError, match="cannot be read"):
+        sum_for_requests([bytes(8), b"\1" * size], RATE, 0)
 
 
 counts = st.floats(2**-20, 1000, width=32)
-entries = st.tuples(
-    st.integers(RESERVED_IDS, RESERVED_IDS + 6) | ids,
-    counts | st.just(0.0),
-    counts,
-    st.integers(1_600_000_000, 1_800_000_000) | st.integers(0, 2**32 - 1),
+entries = st.tuples(counts | st.just(0.0), counts)
+Entries = dict[int, tuple[float, float]]
+Chunk = tuple[int, Entries]
+chunks: st.SearchStrategy[Chunk] = st.tuples(
+    st.integers(1_699_000_000, 1_700_000_000),
+    st.dictionaries(st.integers(RESERVED_IDS, RESERVED_IDS + 40) | ids, entries, max_size=30),
 )
-logs = st.lists(st.none() | st.lists(entries, max_size=30), max_size=4)
-Entry = tuple[int, float, float, int]
+logs = st.lists(st.none() | st.lists(chunks, max_size=8), max_size=4)
 WORTH = 0.5
 
 
-def packed(log: list[Entry] | None) -> bytes | None:
-    if log is None:
-        return None
-    return b"".join(struct.pack("<QffI", *entry) for entry in log)
+def chunk_of(time: int, some: Entries) -> bytes:
+    return struct.pack("<II", len(some), time) + b"".join(
+        struct.pack("<Qff", neighbour, *weights) for neighbour, weights in sorted(some.items())
+    )
 
 
-def summed(log: list[Entry]) -> dict[int, tuple[float, float, int]]:
-    """Neighbour to (forward, backward, latest time)."""
-    parts: dict[int, list[tuple[float, float, int]]] = defaultdict(list)
-    for neighbour, *part in log:
-        parts[neighbour].append(tuple(part))  # type: ignore[arg-type]
-    lists = {}
-    for neighbour, some in parts.items():
-        latest = max(time for _, _, time in some)
-        left = [math.exp(RATE * (time - latest)) for _, _, time in some]
-        forward = sum(part[0] * x for part, x in zip(some, left, strict=True))
-        backward = sum(part[1] * x for part, x in zip(some, left, strict=True))
-        lists[neighbour] = forward, backward, latest
-    return lists
+def packed(log: list[Chunk] | None) -> bytes | None:
+    return None if log is None else b"".join(chunk_of(*chunk) for chunk in log)
+
+
+def summed(log: list[Chunk], at: int) -> dict[int, tuple[float, float]]:
+    """Neighbour to (forward, backward) at a time."""
+    sums: dict[int, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+    for time, some in log:
+        left = math.exp(RATE * (time - at))
+        for neighbour, (forward, backward) in some.items():
+            known = sums[neighbour]
+            sums[neighbour] = known[0] + forward * left, known[1] + backward * left
+    return dict(sums)
+
+
+def latest(log: list[Chunk]) -> int:
+    return max((time for time, _ in log), default=0)
+
+
+def assert_lists_are(found: ItemLists, wanted: list[dict[int, tuple[float, float]]]) -> None:
+    start = found.start.tolist()
+    assert len(start) == len(wanted) + 1
+    for place, lists in enumerate(wanted):
+        mine = slice(start[place], start[place + 1])
+        assert found.neighbour[mine].tolist() == sorted(lists)
+        for part, weights in enumerate((found.forward, found.backward)):
+            assert weights[mine].tolist() == pytest.approx(
+                [lists[n][part] for n in sorted(lists)], rel=1e-6
+            )
 
 
 @settings(max_examples=200, deadline=None)
 @given(logs)
-def test_lists_sum_as_dicts_do(log: list[list[Entry] | None]) -> None:
-    found = sum_lists([packed(entries) for entries in log], RATE)
-    start = found.start.tolist()
-    assert len(start) == len(log) + 1
-    for place, entries in enumerate(log):
-        lists = summed(entries or [])
-        mine = slice(start[place], start[place + 1])
-        assert found.neighbour[mine].tolist() == sorted(lists)
-        for part, counts in enumerate((found.forward, found.backward)):
-            assert counts[mine].tolist() == pytest.approx(
-                [lists[n][part] for n in sorted(lists)], rel=1e-6
+def test_lists_sum_as_dicts_do(log: list[list[Chunk] | None]) -> None:
+    found = sum_lists([packed(some) for some in log], RATE)
+    assert found.time.tolist() == [latest(some or []) for some in log]
+    assert_lists_are(found, [summed(some or [], latest(some or [])) for some in log])
+
+
+@settings(max_examples=100, deadline=None)
+@given(logs, st.randoms())
+def test_chunks_that_are_not_rising_sum_the_same(
+    log: list[list[Chunk] | None], random: Any
+) -> None:
+    """No commit writes one, but a sum must not depend on it."""
+    mixed: list[bytes | None] = []
+    for some in log:
+        value = b""
+        for time, part in some or []:
+            order = random.sample(sorted(part), len(part))
+            value += struct.pack("<II", len(part), time) + b"".join(
+                struct.pack("<Qff", n, *part[n]) for n in order
             )
-        assert found.time[mine].tolist() == [lists[n][2] for n in sorted(lists)]
+        mixed.append(value)
+    assert_lists_are(
+        sum_lists(mixed, RATE), [summed(some or [], latest(some or [])) for some in log]
+    )
 
 
 @settings(max_examples=200, deadline=None)
 @given(logs, st.integers(1, 5))
-def test_the_best_are_kept_and_packed_again(log: list[list[Entry] | None], most: int) -> None:
-    kept = sum_lists([packed(entries) for entries in log], RATE).keep_best(most, RATE, WORTH)
-    values = kept.pack()
+def test_the_best_are_kept_and_packed_again(log: list[list[Chunk] | None], most: int) -> None:
+    values = sum_lists([packed(some) for some in log], RATE).keep_best(most, WORTH).pack()
     again = sum_lists(list(values), RATE)
     assert len(values) == len(log)
-    for place, entries in enumerate(log):
-        lists = summed(entries or [])
+    kept = []
+    for place, some in enumerate(log):
+        lists = summed(some or [], latest(some or []))
         mine = slice(int(again.start[place]), int(again.start[place + 1]))
         neighbours = again.neighbour[mine].tolist()
-        assert len(values[place]) == 20 * len(neighbours)
+        assert len(values[place]) == (8 + 16 * len(neighbours) if neighbours else 0)
         assert len(neighbours) == min(most, len(lists))
-        for part, counts in enumerate((again.forward, again.backward)):
-            assert counts[mine].tolist() == pytest.approx(
-                [lists[n][part] for n in neighbours], rel=1e-6
-            )
-        assert again.time[mine].tolist() == [lists[n][2] for n in neighbours]
-        # ln(weight) at one moment: the kept are no weaker than those that went.
-        strength = {n: math.log(f + WORTH * b) + RATE * t for n, (f, b, t) in lists.items()}
-        gone = [strength[n] for n in lists if n not in neighbours]
+        assert again.time[place] == (latest(some or []) if neighbours else 0)
+        kept.append({n: lists[n] for n in neighbours})
+        weight = {n: f + WORTH * b for n, (f, b) in lists.items()}
+        gone = [weight[n] for n in lists if n not in neighbours]
         if gone:
-            assert min(strength[n] for n in neighbours) >= max(gone) - 1e-9
+            assert min(weight[n] for n in neighbours) >= max(gone) * (1 - 1e-9)
+    assert_lists_are(again, kept)
 
 
-def test_entries_and_statistics_byte_by_byte() -> None:
-    assert ENTRY.itemsize == 20
-    increments = Increments(
-        np.array([20, 21], np.uint64),
-        np.array([30, 31], np.uint64),
-        np.array([0.5, 2], np.float32),
-        np.array([0, 0.25], np.float32),
-        np.array([7, 2**32 - 1], np.uint32),
+increments = st.lists(
+    st.tuples(
+        st.integers(RESERVED_IDS, RESERVED_IDS + 9) | ids,
+        st.integers(RESERVED_IDS, RESERVED_IDS + 60) | ids,
+        counts | st.just(0.0),
+        counts,
+        st.integers(1_699_000_000, 1_700_000_000),
+    ),
+    max_size=120,
+    unique_by=lambda row: row[:2],
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(increments, st.sampled_from([[b"h"], [b"ab{1.i0}n", b"ab{1.i10}n", b"n"]]))
+def test_increments_become_chunks(
+    some: list[tuple[int, int, float, float, int]], heads: list[bytes]
+) -> None:
+    columns = list(zip(*some, strict=True)) or [()] * 5
+    packed = pack_increments(
+        Increments(
+            np.array(columns[0], np.uint64),
+            np.array(columns[1], np.uint64),
+            np.array(columns[2], np.float32),
+            np.array(columns[3], np.float32),
+            np.array(columns[4], np.uint32),
+        ),
+        RATE,
+        heads,
     )
-    assert neighbour_entries(increments).tobytes() == struct.pack(
-        "<QffIQffI", 30, 0.5, 0, 7, 31, 2, 0.25, 2**32 - 1
+    found: dict[int, bytes] = {}
+    for shard, (head, data) in enumerate(zip(heads, packed, strict=True)):
+        at = 0
+        while at < len(data):
+            assert data[at : at + len(head)] == head
+            source, size = struct.unpack_from("<QI", data, at + len(head))
+            at += len(head) + 12
+            assert source % len(heads) == shard
+            assert source not in found
+            found[source] = data[at : at + size]
+            at += size
+    wanted: dict[int, list[Chunk]] = defaultdict(list)
+    for source, neighbour, forward, backward, time in some:
+        wanted[source].append((time, {neighbour: (forward, backward)}))
+    assert set(found) == set(wanted)
+    for source, log in wanted.items():
+        assert found[source][:8] == struct.pack("<II", len(log), latest(log))
+        assert_lists_are(sum_lists([found[source]], RATE), [summed(log, latest(log))])
+        ids = [i for i, _, _ in struct.iter_unpack("<Qff", found[source][8:])]
+        assert ids == sorted(ids)
+
+
+def test_a_chunk_and_statistics_byte_by_byte() -> None:
+    one = Increments(
+        np.array([21, 20, 21], np.uint64),
+        np.array([31, 30, 29], np.uint64),
+        np.array([2, 0.5, 1], np.float32),
+        np.array([0.25, 0, 3], np.float32),
+        np.array([7, 2**32 - 1, 7], np.uint32),
     )
+    first = struct.pack("<QIIIQff", 20, 24, 1, 2**32 - 1, 30, 0.5, 0)
+    second = struct.pack("<QIIIQffQff", 21, 40, 2, 7, 29, 1, 3, 31, 2, 0.25)
+    assert pack_increments(one, 1e-6, [b"a", b"bc"]) == [b"a" + first, b"bc" + second]
     assert STATISTICS.itemsize == 16
-    found = unpack_statistics([None, struct.pack("<IIfI", 1, 2, 0.5, 7), b""])
-    assert found.tolist() == [(0, 0, 0, 0), (1, 2, 0.5, 7), (0, 0, 0, 0)]
+    value = struct.pack("<IIfI", 1, 2, 0.5, 7)
+    found = unpack_statistics([None, value + "ä".encode(), b"", value])
+    assert found.tolist() == [(0, 0, 0, 0), (1, 2, 0.5, 7), (0, 0, 0, 0), (1, 2, 0.5, 7)]
+    assert [name_of(v) for v in (None, value + "ä".encode(), value)] == ["", "ä", ""]
     with pytest.raises(StoreError, match="impossible length"):
         unpack_statistics([bytes(15)])
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 90)), max_size=40))
-def test_the_quick_ways_of_requests_say_the_same(rows: list[tuple[int, int, int]]) -> None:
-    rate, moment = 0.01, 1_000_100
-    logs: list[bytes | None] = [None] * 4
-    for item, neighbour, seconds in rows:
-        entry = struct.pack(
-            "<QffI", 100 + neighbour, 0.5 + neighbour, seconds % 3, 1_000_000 + seconds
-        )
-        logs[item] = (logs[item] or b"") + entry
-    slow = sum_lists(logs, rate)
-    quick = sum_for_requests(logs, rate, moment)
-    assert quick.start == slow.start.tolist()
-    assert quick.neighbour.tolist() == slow.neighbour.tolist()
-    left = np.exp(rate * (slow.time - moment))
-    assert quick.forward == pytest.approx(slow.forward * left, rel=1e-6)
-    assert quick.backward == pytest.approx(slow.backward * left, rel=1e-6)
+@settings(max_examples=100, deadline=None)
+@given(logs)
+def test_the_quick_way_of_requests_says_the_same(log: list[list[Chunk] | None]) -> None:
+    moment = 1_699_500_000
+    found = sum_for_requests([packed(some) for some in log], RATE, moment)
+    wanted = [summed(some or [], moment) for some in log]
+    for place, lists in enumerate(wanted):
+        mine = slice(found.start[place], found.start[place + 1])
+        assert found.neighbour[mine].tolist() == sorted(lists)
+        for part, weights in enumerate((found.forward, found.backward)):
+            assert weights[mine].tolist() == pytest.approx(
+                [lists[n][part] for n in sorted(lists)], rel=1e-6
+            )
 
 
-def test_one_session_field_by_field() -> None:
-    user = np.array([77], np.uint64)
-    vector = struct.pack("<q", 10**12) + b"".join(
-        struct.pack("<QIQ", 50 + n, 9 - n, (n << 24) | (3 << 5) | 1) for n in range(4)
-    )
-    found = unpack_sessions(user, [vector])
-    columns = {
-        "user": [77],
-        "start": [0, 4],
-        "item": [50, 51, 52, 53],
-        "time": [10**12 - age for age in (9, 8, 7, 6)],
-        "event": [0, 1, 2, 3],
-        "tag": [3] * 4,
-        "kind": [1] * 4,
-    }
-    for name, wanted in columns.items():
-        assert getattr(found, name).tolist() == wanted, name
-    assert len(unpack_sessions(user, [None]).item) == 0
-    with pytest.raises(StoreError):
-        unpack_sessions(user, [vector[:-1]])
+def test_a_clock_far_ahead_makes_no_infinity() -> None:
+    value = chunk_of(2**32 - 1, {20: (1.0, 2.0)})
+    found = sum_for_requests([value], RATE, 1_000)
+    assert found.forward.tolist() == pytest.approx([math.exp(40)], rel=1e-6)
+    assert found.backward.tolist() == pytest.approx([2 * math.exp(40)], rel=1e-6)

@@ -1,59 +1,73 @@
 -- Appends to neighbour lists, adds to statistics and to trending buckets, names items: one shard.
 -- KEYS[2]  the shard's prefix
--- ARGV[3]  names of lists, 9 bytes each: a letter, then the item's hash
--- ARGV[4]  bytes to append to each, u32; ARGV[5] what to append
--- ARGV[6]  length in bytes past which a list is reported for compaction
--- ARGV[7]  hashes of items to be named; ARGV[8] lengths of the names, u32; ARGV[9] the names
--- ARGV[10] statistics to add: item hash, sessions u32, events u32, recent events f32, time u32
--- ARGV[11] rate at which recent events decay, per second
--- ARGV[12] an item with so many events is new no more
--- ARGV[13] trending rows: granularity u8, bucket u32, item hash, weight f64
--- ARGV[14…] seconds that buckets of each granularity are kept
--- Reply: {outcome, offset, name of a list to compact, …}
+-- ARGV[3]  lists: key, length of a chunk u32, the chunk
+-- ARGV[4]  length in bytes past which a list is reported for compaction
+-- ARGV[5]  items to be named: key of the statistics, length of the name u32, the name
+-- ARGV[6]  statistics to add: key, sessions u32, events u32, recent events f32, time u32
+-- ARGV[7]  rate at which recent events decay, per second
+-- ARGV[8]  an item with so many events is new no more
+-- ARGV[9]  trending rows: granularity u8, bucket u32, item hash, weight f64
+-- ARGV[10…] seconds that buckets of each granularity are kept
+-- Reply: {outcome, offset, key of a list to compact, …}
 local prefix = KEYS[2]
+local width = #prefix + 9
+local pack, read, several = struct.pack, struct.unpack, unpack
+local call, sub, exp = redis.call, string.sub, math.exp
 local reply = {APPLIED, last}
-local lists, sizes, data, bound = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local at = 1
-for i = 0, #lists / 9 - 1 do
-  local name = string.sub(lists, 9 * i + 1, 9 * i + 9)
-  local size = struct.unpack('<I4', sizes, 4 * i + 1)
-  local total = redis.call('APPEND', prefix .. name, string.sub(data, at, at + size - 1))
-  at = at + size
-  if total > bound then reply[#reply + 1] = name end
+
+local lists, bound = ARGV[3], tonumber(ARGV[4])
+local format = '<c' .. width .. 'I4c0'
+local pos, key, value = 1
+while pos <= #lists do
+  key, value, pos = read(format, lists, pos)
+  if call('APPEND', key, value) > bound then reply[#reply + 1] = key end
 end
-local named, lengths, names = ARGV[7], ARGV[8], ARGV[9]
-at = 1
-for i = 0, #named / 8 - 1 do
-  local size = struct.unpack('<I4', lengths, 4 * i + 1)
-  redis.call('SET', prefix .. 't' .. string.sub(named, 8 * i + 1, 8 * i + 8),
-             string.sub(names, at, at + size - 1))
-  at = at + size
+
+local names = ARGV[5]
+pos = 1
+while pos <= #names do
+  key, value, pos = read(format, names, pos)
+  local known = call('GET', key)
+  call('SET', key, (known and sub(known, 1, 16) or string.rep('\0', 16)) .. value)
 end
-local counts, rate, proven = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12])
-for pos = 1, #counts, 24 do
-  local item, sessions, events, recent, time = struct.unpack('<c8I4I4fI4', counts, pos)
-  local key = prefix .. 'x' .. item
-  local known = redis.call('GET', key)
-  local before = 0
-  if known then
-    local s, e, r, t = struct.unpack('<I4I4fI4', known)
-    before, sessions, events = e, sessions + s, events + e
-    if t > time then
-      recent, time = r + recent * math.exp(rate * (time - t)), t
-    else
-      recent = recent + r * math.exp(rate * (t - time))
-    end
+
+local counts, rate, proven = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local STEP, layout, size = 500, '<c' .. width .. 'I4I4fI4', width + 16
+for first = 1, #counts, STEP * size do
+  local keys, n = {}, 0
+  for at = first, math.min(#counts, first + STEP * size - 1), size do
+    n = n + 1
+    keys[n] = sub(counts, at, at + width - 1)
   end
-  redis.call('SET', key, struct.pack('<I4I4fI4', sessions, events, recent, time))
-  if before < proven and events >= proven then redis.call('ZREM', prefix .. 'f', item) end
+  local known = call('MGET', several(keys))
+  local changed = {}
+  for i = 1, n do
+    local item, sessions, events, recent, time = read(layout, counts, first + (i - 1) * size)
+    local before, name = 0, ''
+    if known[i] then
+      local s, e, r, t = read('<I4I4fI4', known[i])
+      before, sessions, events = e, sessions + s, events + e
+      if t > time then
+        recent, time = r + recent * exp(rate * (time - t)), t
+      else
+        recent = recent + r * exp(rate * (t - time))
+      end
+      name = sub(known[i], 17)
+    end
+    changed[2 * i - 1] = item
+    changed[2 * i] = pack('<I4I4fI4', sessions, events, recent, time) .. name
+    if before < proven and events >= proven then call('ZREM', prefix .. 'f', sub(item, -8)) end
+  end
+  call('MSET', several(changed))
 end
-local rows = ARGV[13]
+
+local rows = ARGV[9]
 local touched = {}
-for pos = 1, #rows, 21 do
-  local granularity, bucket, item, weight = struct.unpack('<BI4c8d', rows, pos)
-  local key = prefix .. 'r' .. granularity .. ':' .. bucket
-  touched[key] = ARGV[14 + granularity]
-  redis.call('ZINCRBY', key, weight, item)
+for at = 1, #rows, 21 do
+  local granularity, bucket, item, weight = read('<BI4c8d', rows, at)
+  local name = prefix .. 'r' .. granularity .. ':' .. bucket
+  touched[name] = ARGV[10 + granularity]
+  call('ZINCRBY', name, weight, item)
 end
-for key, seconds in pairs(touched) do redis.call('EXPIRE', key, seconds) end
+for name, seconds in pairs(touched) do call('EXPIRE', name, seconds) end
 return reply
