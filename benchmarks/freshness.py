@@ -1,70 +1,97 @@
-"""How long from sending an event to an answer that knows it, while other events flow.
+"""How long from sending an event to an answer that knows it, while other events and requests flow.
 
 Each probe has two items of its own that were once viewed together. A new user views the first; the
 event is visible when that user's recommendations hold the second, which nobody else would be shown.
+Probes are due at a fixed pace and overlap; their time counts from when they were due. The events
+and the requests beside them come from processes of their own, at their own fixed rates; everything
+shares all cores.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from typing import Any
 
 import aiohttp
-import numpy as np
 import structlog
 
 from benchmarks.counted import until_counted
+from benchmarks.fill import fill_store
+from benchmarks.helper import Helper
+from benchmarks.ingest import sender_setup
+from benchmarks.latency import latency_report
 from benchmarks.report import machine
-from benchmarks.setup import measuring_stack, produce
-from benchmarks.workload import Workload, make_workload, records
+from benchmarks.serve import load_on
+from benchmarks.setup import measuring_stack, process_times, produce
+from benchmarks.workload import make_workload
+from commands.stack import Stack
 from config.errors import ServiceError
 from config.settings import Settings
-from streams.producer import RecordProducer
-from streams.topics import bootstrap_of
 
 __all__ = ["measure_freshness"]
 
 log = structlog.get_logger("headwater.bench")
 
 _SEED = 13
+_FILLED = 300_000
 _LIMIT_SECONDS = 120
+_LEAD_SECONDS = 4.0
+"""What flows beside the probes does so before the first one."""
+_PROBES_A_SECOND = 20.0
 _PROBE_SECONDS = 10.0
-_PAUSE_SECONDS = 0.05
 _POLL_SECONDS = 0.003
-_WARM_UP_PROBES = 10
+_CONNECTIONS = 256
 
 
 async def measure_freshness(
-    settings: Settings, *, rate: float, items: int, users: int, probes: int
+    settings: Settings, *, rate: float, requests: float, items: int, users: int, probes: int
 ) -> dict[str, Any]:
-    """Probes one after the other while `rate` events a second are sent."""
-    probes += _WARM_UP_PROBES
-    warm = make_workload(20_000, items, users, _SEED)
-    async with measuring_stack(settings, workers=1, processes=1) as stack:
-        taught = [record for k in range(probes) for record in _teach(k)]
-        await asyncio.to_thread(produce, stack.settings, [*records(warm), *taught])
-        await until_counted(stack.settings, len(warm.user) + len(taught), _LIMIT_SECONDS)
-        background = make_workload(int(rate * 600), items, users, _SEED + 1)
-        stop = threading.Event()
-        sender = asyncio.create_task(
-            asyncio.to_thread(_send_steadily, stack.settings, background, rate, stop)
-        )
-        try:
-            async with aiohttp.ClientSession(stack.http_url) as session:
-                took = [await _probe(session, k) for k in range(probes)][_WARM_UP_PROBES:]
-        finally:
-            stop.set()
-            sent, seconds = await sender
+    """Probes while `rate` events and `requests` requests a second flow; 0 requests for none."""
+    seconds = _LEAD_SECONDS + probes / _PROBES_A_SECOND + 1
+    filled = make_workload(_FILLED, items, users, _SEED)
+    async with measuring_stack(settings, workers=1) as stack:
+        await fill_store(stack.settings, filled)
+        taught = [record for number in range(probes) for record in _teach(number)]
+        await asyncio.to_thread(produce, stack.settings, taught)
+        await until_counted(stack.settings, _FILLED + len(taught), _LIMIT_SECONDS)
+        await stack.start_server(1)
+        shop = {"events": int(rate * seconds), "items": items, "users": users, "seed": _SEED + 1}
+        setup = sender_setup(stack.settings, **shop, first_id=1 << 40)
+        async with Helper("benchmarks.sender", setup) as sender, load_on(stack, filled) as asking:
+            times = process_times(stack)
+            before = times()
+            begin = time.monotonic()
+            sent, answered, took = await asyncio.gather(
+                sender.ask({"events": shop["events"], "rate": rate}),
+                _ask(asking, requests, seconds),
+                _probe_all(stack, probes),
+            )
+            passed = time.monotonic() - begin
+            after = times()
+    found = latency_report(took)
     return {
-        "p50_ms": round(float(np.percentile(took, 50)) * 1000, 1),
-        "p99_ms": round(float(np.percentile(took, 99)) * 1000, 1),
-        "max_ms": round(max(took) * 1000, 1),
+        **{name: round(value, 1) for name, value in found.items()},
         "probes": len(took),
-        "background_events_per_second": round(sent / seconds),
+        "background": {
+            "events_per_second": round(sent["events"] / (sent["end"] - sent["begin"])),
+            "requests_per_second": round(answered.get("requests_per_second", 0)),
+            "requests": {name: one for name, one in answered.items() if name.endswith("_ms")},
+            "errors": answered.get("errors", 0),
+        },
+        "share_of_a_core": {
+            name: round((after[name] - before[name]) / passed, 2) for name in after
+        },
+        "items": items,
+        "users": users,
         "machine": machine(),
     }
+
+
+async def _ask(asking: Helper, requests: float, seconds: float) -> dict[str, Any]:
+    if not requests:
+        return {}
+    return await asking.ask({"connections": _CONNECTIONS, "rate": requests, "seconds": seconds})
 
 
 def _teach(probe: int) -> list[tuple[bytes, bytes]]:
@@ -82,11 +109,22 @@ def _event(user: str, item: str, timestamp: int) -> str:
     return f'{{"user_id":"{user}","item_id":"{item}","type":"view","timestamp":{timestamp}}}'
 
 
-async def _probe(session: aiohttp.ClientSession, probe: int) -> float:
-    """Seconds from sending the event to the answer that knows it."""
+async def _probe_all(stack: Stack, probes: int) -> list[float]:
+    begin = time.perf_counter() + _LEAD_SECONDS
+    async with aiohttp.ClientSession(stack.http_url) as session:
+        return await asyncio.gather(
+            *(
+                _probe(session, number, begin + number / _PROBES_A_SECOND)
+                for number in range(probes)
+            )
+        )
+
+
+async def _probe(session: aiohttp.ClientSession, probe: int, due: float) -> float:
+    """Seconds from when the event was due to be sent to the answer that knows it."""
+    await asyncio.sleep(due - time.perf_counter())
     user = f"prober-{probe}"
     wanted = f"probe-{probe}-second"
-    begin = time.perf_counter()
     async with session.post(
         "/v1/events",
         data=_event(user, f"probe-{probe}-first", int(time.time() * 1000)),
@@ -94,29 +132,11 @@ async def _probe(session: aiohttp.ClientSession, probe: int) -> float:
     ) as answer:
         if answer.status != 202:
             raise ServiceError(f"POST /v1/events answered {answer.status}: {await answer.text()}")
-    while (waited := time.perf_counter() - begin) < _PROBE_SECONDS:
+    while (waited := time.perf_counter() - due) < _PROBE_SECONDS:
         async with session.get(f"/v1/recommendations/{user}?n=10") as answer:
-            body = await answer.json()
-        if any(item["item_id"] == wanted for item in body["items"]):
-            waited = time.perf_counter() - begin
-            await asyncio.sleep(_PAUSE_SECONDS)
-            return waited
+            body = await answer.read()
+        if wanted.encode() in body:
+            return time.perf_counter() - due
         # Asking without a pause would measure how busy the asking keeps the machine.
         await asyncio.sleep(_POLL_SECONDS)
-    raise ServiceError(f"an event is not visible after {_PROBE_SECONDS:.0f} s: see the logs")
-
-
-def _send_steadily(
-    settings: Settings, load: Workload, rate: float, stop: threading.Event
-) -> tuple[int, float]:
-    """Send events at a rate until told to stop; returns how many, in how many seconds."""
-    begin = time.monotonic()
-    sent = 0
-    with RecordProducer(bootstrap_of(settings)) as producer:
-        for key, value in records(load, first_id=1 << 40):
-            while (ahead := sent / rate - (time.monotonic() - begin)) > 0:
-                if stop.wait(min(ahead, 0.01)):
-                    return sent, time.monotonic() - begin
-            producer.publish(settings.kafka.events_topic, key, value)
-            sent += 1
-    raise ServiceError("the background load ended before the probes did: ask for fewer probes")
+    raise ServiceError(f"an event is not visible after {waited:.0f} s: see the logs")

@@ -17,13 +17,13 @@ import structlog
 
 from benchmarks.counted import Sample, Steady, steady, until_counted
 from benchmarks.helper import Helper
-from benchmarks.processor import cores, pin
+from benchmarks.processor import cores
 from benchmarks.report import machine, spread, spreads
 from benchmarks.setup import (
     measuring_stack,
     pin_apart,
     process_times,
-    services_of,
+    spread_out,
     use_topics,
     wipe,
 )
@@ -101,16 +101,20 @@ async def filled_log(settings: Settings, *, events: int, items: int, users: int)
         await sender.ask({"events": events})
 
 
-async def count_log(stack: Stack, events: int, workers: int, *, pinned: bool) -> Steady:
+async def count_log(
+    stack: Stack, events: int, workers: int, *, pinned: bool, warm_up: float = WARM_UP
+) -> Steady:
     """Let new workers count the log of so many events into an empty Redis, then stop them."""
     await wipe(stack)
     stack.start_workers(workers)
     if pinned:
         pin_apart(stack, stack.workers[-1].pid)
+    else:
+        spread_out(stack)
     times = process_times(stack)
     seen = await until_counted(stack.settings, events, _LIMIT_SECONDS, times)
     await stack.stop_workers()
-    return steady(seen, int(WARM_UP * events))
+    return steady(seen, int(warm_up * events))
 
 
 async def count_live(
@@ -121,10 +125,7 @@ async def count_live(
     Returns what was counted from the first event sent after the warm-up, and the microseconds that
     an event cost the producer.
     """
-    everything = cores()
-    if everything is not None:
-        for pid in services_of(stack):
-            pin(pid, everything.everything)
+    spread_out(stack)
     await wipe(stack)
     await use_topics(stack, name)
     warm_up = int(WARM_UP * events)

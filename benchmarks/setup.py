@@ -25,6 +25,7 @@ __all__ = [
     "process_times",
     "produce",
     "services_of",
+    "spread_out",
     "until_log_written",
     "use_topics",
     "wipe",
@@ -79,6 +80,14 @@ def pin_apart(stack: Stack, subject: int, *others: int) -> Cores | None:
         for pid in (*services_of(stack), *others):
             pin(pid, found.others)
     return found
+
+
+def spread_out(stack: Stack) -> None:
+    """Let the services have all cores again."""
+    found = cores()
+    if found is not None:
+        for pid in services_of(stack):
+            pin(pid, found.everything)
 
 
 async def wipe(stack: Stack) -> None:

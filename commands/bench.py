@@ -14,6 +14,7 @@ from benchmarks.freshness import measure_freshness
 from benchmarks.ingest import measure_ingest
 from benchmarks.learning import measure_learning
 from benchmarks.memory import measure_memory
+from benchmarks.replay import measure_replay
 from benchmarks.serve import measure_serve
 from commands.process import Json, print_json
 from config.settings import Settings, load_settings
@@ -113,18 +114,21 @@ def serve(
 @bench.command
 def freshness(
     *,
-    rate: Rate = 2000,
+    rate: Rate = 10_000,
+    requests: Annotated[float, Parameter(validator=Number(gte=0))] = 1000,
     items: Positive = 20_000,
-    users: Positive = 50_000,
-    probes: Positive = 200,
+    users: Positive = 100_000,
+    probes: Positive = 600,
     json: Json = False,
 ) -> None:
-    """How long from an event to an answer that knows it, while other events flow.
+    """How long from an event to an answer that knows it, while other events and requests flow.
 
     Parameters
     ----------
     rate
         Events a second beside the probes.
+    requests
+        Requests a second beside the probes.
     items
         Items of the shop.
     users
@@ -134,7 +138,45 @@ def freshness(
     """
     _run(
         lambda settings: measure_freshness(
-            settings, rate=rate, items=items, users=users, probes=probes
+            settings, rate=rate, requests=requests, items=items, users=users, probes=probes
+        ),
+        json,
+    )
+
+
+@bench.command
+def replay(
+    *,
+    events: Positive = 1_000_000,
+    items: Positive = 20_000,
+    users: Positive = 100_000,
+    rounds: Positive = 3,
+    workers: tuple[Positive, ...] = (1, 2),
+    json: Json = False,
+) -> None:
+    """Events a second when everything is rebuilt from the log.
+
+    Parameters
+    ----------
+    events
+        Events in the log.
+    items
+        Items of the shop.
+    users
+        Users of the shop.
+    rounds
+        Rounds of which the median counts.
+    workers
+        Numbers of workers to measure with.
+    """
+    _run(
+        lambda settings: measure_replay(
+            settings,
+            events=events,
+            items=items,
+            users=users,
+            rounds=rounds,
+            workers=list(workers),
         ),
         json,
     )
