@@ -27,6 +27,7 @@ from config.errors import StreamError
 from config.settings import Settings
 from processors import metrics
 from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
+from processors.grouping import distinct, places
 from store.commit import Lesson, Marks, Target
 from store.writer import StoreWriter
 from streams.columns import I64, U64, Bool
@@ -133,7 +134,7 @@ class EventApplier:
         # Shards that contain an event hold its user as of after it.
         lacking = decoded.events.offset > marks.users[writer.shard_of(decoded.events.user)]
         events = decoded.events if lacking.all() else decoded.events.take(lacking)
-        users = np.unique(events.user)
+        users = np.sort(distinct(events.user))
         before, user_marks = await writer.read_sessions(batch.topic, batch.partition, users)
         if not np.array_equal(user_marks, marks.users):
             return False
@@ -177,11 +178,14 @@ class EventApplier:
     def _new_names(self, decoded: DecodedBatch) -> dict[int, bytes]:
         if len(self._named) > _KNOWN_NAMES:
             self._named.clear()
-        items, first = np.unique(decoded.events.item, return_index=True)
+        items = decoded.events.item
+        new = [item for item in distinct(items).tolist() if item not in self._named]
+        if not new:
+            return {}
+        rows = np.flatnonzero(places(np.array(new, np.uint64), items) >= 0)
         return {
-            item: decoded.item_ids[place]
-            for item, place in zip(items.tolist(), first.tolist(), strict=True)
-            if item not in self._named
+            item: decoded.item_ids[row]
+            for item, row in zip(items[rows].tolist(), rows, strict=True)
         }
 
     def _measure(self, batch: RecordBatch, decoded: DecodedBatch) -> None:

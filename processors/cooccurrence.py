@@ -19,7 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from config.compiled import compiled
 from config.settings import FoldSettings
+from processors.grouping import sum_pairs
 from processors.session import Pairs
 from streams.columns import F64, I64, U64, Bool
 
@@ -32,8 +34,6 @@ __all__ = [
 ]
 
 _DAY = 86_400.0
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-"""Makes one word of a pair to sort by; pairs that shared one would be summed apart, no worse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +83,68 @@ def decay_rate(half_life_days: float) -> float:
 
 def contributions(pairs: Pairs, weights: F64, settings: FoldSettings) -> Contributions:
     """Both directions of every pair. `weights` holds the weight of each event type, by position."""
-    h = (1 + settings.gap_slope * (pairs.gap - 1.0)) ** -1.0
-    h *= pairs.position ** -float(settings.length_exponent)
-    first, second = weights[pairs.first_kind], weights[pairs.second_kind]
-    h[(first == 0) | (second == 0)] = 0
-    both = Contributions(
-        np.concatenate([pairs.first, pairs.second]),
-        np.concatenate([pairs.second, pairs.first]),
-        np.concatenate([h * second, h * first]),
-        np.repeat([False, True], len(h)),
-        np.tile(pairs.time / 1000.0, 2),
-        np.tile(pairs.row, 2),
+    return Contributions(
+        *_both_ways(
+            pairs.first,
+            pairs.second,
+            pairs.gap,
+            pairs.position,
+            pairs.time,
+            pairs.first_kind,
+            pairs.second_kind,
+            pairs.row,
+            weights,
+            settings.gap_slope,
+            settings.length_exponent,
+        )
     )
-    return both.take(both.weight > 0)
+
+
+@compiled(
+    "Tuple((u8[::1], u8[::1], f8[::1], b1[::1], f8[::1], i8[::1]))"
+    "(u8[::1], u8[::1], i8[::1], i8[::1], i8[::1], u1[::1], u1[::1], i8[::1], f8[::1], f8, f8)"
+)
+def _both_ways(
+    first: U64,
+    second: U64,
+    gap: I64,
+    position: I64,
+    time: I64,
+    first_kind: npt.NDArray[np.uint8],
+    second_kind: npt.NDArray[np.uint8],
+    row: I64,
+    weights: F64,
+    slope: float,
+    exponent: float,
+) -> tuple[U64, U64, F64, Bool, F64, I64]:
+    n = len(first)
+    source, neighbour = np.empty(2 * n, np.uint64), np.empty(2 * n, np.uint64)
+    weight, back = np.empty(2 * n, np.float64), np.empty(2 * n, np.bool_)
+    moment, brought_by = np.empty(2 * n, np.float64), np.empty(2 * n, np.int64)
+    # Pairs of one event stand together: its power is taken once.
+    known, power = np.int64(-1), 0.0
+    at = 0
+    for i in range(n):
+        one, other = weights[first_kind[i]], weights[second_kind[i]]
+        if one == 0 or other == 0:
+            continue
+        if position[i] != known:
+            known, power = position[i], float(position[i]) ** -exponent
+        h = power / (1.0 + slope * (gap[i] - 1.0))
+        source[at], neighbour[at], weight[at], back[at] = first[i], second[i], h * other, False
+        source[at + 1], neighbour[at + 1] = second[i], first[i]
+        weight[at + 1], back[at + 1] = h * one, True
+        for k in range(at, at + 2):
+            moment[k], brought_by[k] = time[i] / 1000.0, row[i]
+        at += 2
+    return (
+        source[:at].copy(),
+        neighbour[:at].copy(),
+        weight[:at].copy(),
+        back[:at].copy(),
+        moment[:at].copy(),
+        brought_by[:at].copy(),
+    )
 
 
 def sum_by_pair(parts: Contributions, rate: float) -> Increments:
@@ -103,19 +152,6 @@ def sum_by_pair(parts: Contributions, rate: float) -> Increments:
 
     `rate` is that of `decay_rate`.
     """
-    order = np.argsort(parts.source * _MIX + parts.neighbour, kind="stable")
-    source, neighbour = parts.source[order], parts.neighbour[order]
-    changes = (source[1:] != source[:-1]) | (neighbour[1:] != neighbour[:-1])
-    begin = np.flatnonzero(np.concatenate([np.ones(min(1, len(source)), np.bool_), changes]))
-    if not len(begin):
-        none, zero = np.zeros(0, np.uint64), np.zeros(0, np.float32)
-        return Increments(none, none, zero, zero, np.zeros(0, np.uint32))
-    time = np.ceil(parts.time[order])
-    latest = np.maximum.reduceat(time, begin)
-    age = np.repeat(latest, np.diff(np.append(begin, len(order)))) - parts.time[order]
-    weight = parts.weight[order] * np.exp(-rate * age)
-    back = parts.back[order]
-    forward, backward = (
-        np.add.reduceat(weight * which, begin).astype(np.float32) for which in (~back, back)
+    return Increments(
+        *sum_pairs(parts.source, parts.neighbour, parts.weight, parts.back, parts.time, rate)
     )
-    return Increments(source[begin], neighbour[begin], forward, backward, latest.astype(np.uint32))

@@ -20,6 +20,7 @@ from processors.cooccurrence import (
     decay_rate,
     sum_by_pair,
 )
+from processors.grouping import unique_places
 from processors.late import place_one_by_one
 from processors.popularity import TrendRows, count_recent, count_trend
 from processors.repeats import CELLS, Repeats, count_repeats
@@ -167,7 +168,7 @@ def item_deltas(folded: Folded, rules: FoldRules, newer: Callable[[U64, I64], Bo
         for parts in (folded.pairs, folded.bought)
     )
     mine = folded.counted & newer(events.item, events.offset)
-    item, code = np.unique(events.item[mine], return_inverse=True)
+    item, code = unique_places(events.item[mine])
     sessions = np.bincount(code, folded.first[mine], len(item)).astype(np.int64)
     recent, recent_at = count_recent(code, events.time[mine], len(item), rules.rate)
     return ItemDeltas(
@@ -178,7 +179,7 @@ def item_deltas(folded: Folded, rules: FoldRules, newer: Callable[[U64, I64], Bo
         events=np.bincount(code, minlength=len(item)).astype(np.int64),
         recent=recent,
         recent_at=recent_at,
-        trend=count_trend(events.item[mine], events.time[mine], folded.weight[mine]),
+        trend=count_trend(item, code, events.time[mine], folded.weight[mine]),
     )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from config.compiled import compiled
+from processors.grouping import sum_by_key
 from streams.columns import F64, I64, U64
 
 __all__ = [
@@ -75,34 +77,31 @@ def count_recent(code: I64, time: I64, n: int, rate: float) -> tuple[F64, I64]:
 
     `time` is in ms, `rate` that of `processors.cooccurrence.decay_rate`.
     """
+    return _decayed(code, time, n, RECENT * rate)
+
+
+@compiled("Tuple((f8[::1], i8[::1]))(i8[::1], i8[::1], i8, f8)")
+def _decayed(code: I64, time: I64, n: int, rate: float) -> tuple[F64, I64]:
     latest = np.zeros(n, np.int64)
-    np.maximum.at(latest, code, -(-time // 1000))
-    age = latest[code] - time / 1000.0
-    return np.bincount(code, np.exp(-RECENT * rate * age), n).astype(np.float64), latest
+    for i in range(len(code)):
+        latest[code[i]] = max(latest[code[i]], -(-time[i] // 1000))
+    count = np.zeros(n)
+    for i in range(len(code)):
+        count[code[i]] += np.exp(-rate * (latest[code[i]] - time[i] / 1000.0))
+    return count, latest
 
 
-def count_trend(item: U64, time: I64, weight: F64) -> TrendRows:
-    """Sum the weights of events (n,) by granularity, bucket and item. `time` is in ms."""
-    ids, code = np.unique(item, return_inverse=True)
+def count_trend(ids: U64, code: I64, time: I64, weight: F64) -> TrendRows:
+    """Sum the weights of events (n,) of items `ids[code]` by granularity, bucket and item.
+
+    `time` is in ms.
+    """
+    some = weight > 0
+    code, time, weight = code[some], time[some], weight[some]
     columns: list[tuple[npt.NDArray[Any], ...]] = []
     for place, granularity in enumerate(GRANULARITIES):
         bucket = time // (1000 * granularity.seconds)
-        low = int(bucket.min(initial=0))
-        key = (bucket - low) * len(ids) + code
-        cells, place_in = np.unique(key, return_inverse=True)
-        columns.append(
-            (
-                np.full(len(cells), place, np.int64),
-                cells // max(len(ids), 1) + low,
-                ids[cells % max(len(ids), 1)],
-                np.bincount(place_in, weight, len(cells)).astype(np.float64),
-            )
-        )
-    rows = TrendRows(*(np.concatenate(c) for c in zip(*columns, strict=True)))
-    positive = rows.weight > 0
-    return TrendRows(
-        rows.granularity[positive],
-        rows.bucket[positive],
-        rows.item[positive],
-        rows.weight[positive],
-    )
+        cells, sums = sum_by_key(bucket * len(ids) + code, weight)
+        bucket, item = np.divmod(cells, max(len(ids), 1))
+        columns.append((np.full(len(cells), place, np.int64), bucket, ids[item], sums))
+    return TrendRows(*(np.concatenate(column) for column in zip(*columns, strict=True)))

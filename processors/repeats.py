@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from config.compiled import compiled
 from processors.session import WINDOW, Prefixes
 from streams.columns import F64, I64, U64, Bool
 
-__all__ = ["CELLS", "Repeats", "cell_of", "count_repeats", "latest_items", "repeat_prior"]
+__all__ = ["CELLS", "Repeats", "cell_of", "count_repeats", "repeat_prior"]
 
 _TIMES = 3
 _LENGTHS = 6
@@ -43,42 +44,48 @@ def cell_of(distance: I64, times: I64, length: I64 | np.int64) -> I64:
     return ((distance - 1) * _TIMES + times - 1) * _LENGTHS + bits
 
 
-def latest_items(items: U64, most: int) -> tuple[Bool, I64]:
-    """Which of (p, w) prefix items, latest first, are an item's latest occurrence, and how often
-    the item stands in its row. Only the `most` latest distinct items of a row are marked.
-    """
-    width = items.shape[1]
-    latest = np.zeros(items.shape, np.bool_)
-    times = np.zeros(items.shape, np.int64)
-    filled = (items != 0).sum(axis=1)
-    nearer = np.tri(width, k=-1, dtype=np.bool_)
-    # Comparing all steps with all is cheap for short prefixes, which most are.
-    low = 0
-    for high in (2, 4, 8, 16, WINDOW):
-        rows = np.flatnonzero((filled > low) & (filled <= high))
-        low = high
-        if not len(rows):
-            continue
-        part = items[rows, : min(high, width)]
-        same = part[:, :, None] == part[:, None, :]
-        present = part != 0
-        again = (same & nearer[: part.shape[1], : part.shape[1]]).any(axis=2)
-        latest[rows, : part.shape[1]] = present & ~again
-        times[rows, : part.shape[1]] = (same & present[:, None, :]).sum(axis=2)
-    latest &= np.cumsum(latest, axis=1) <= most
-    return latest, times
-
-
 def count_repeats(prefixes: Prefixes, outcome: U64, most: int) -> Repeats:
     """Opportunities and hits of prefixes whose next item was `outcome` (p,).
 
     `most` is how many distinct items of a session are looked at (setting `rank.session_items`).
     """
-    latest, times = latest_items(prefixes.items, most)
-    which, step = np.nonzero(latest)
-    cell = cell_of(step + 1, times[which, step], prefixes.length[which])
-    hit = prefixes.items[which, step] == outcome[which]
-    return Repeats(cell, hit, prefixes.row[which])
+    return Repeats(*_opportunities(prefixes.items, prefixes.length, prefixes.row, outcome, most))
+
+
+@compiled("Tuple((i8[::1], b1[::1], i8[::1]))(u8[:, ::1], i8[::1], i8[::1], u8[::1], i8)")
+def _opportunities(
+    items: U64, length: I64, row: I64, outcome: U64, most: int
+) -> tuple[I64, Bool, I64]:
+    size = 0
+    for p in range(len(items)):
+        size += min(length[p], items.shape[1], most)
+    cell, hit = np.empty(size, np.int64), np.empty(size, np.bool_)
+    brought_by = np.empty(size, np.int64)
+    at = 0
+    for p in range(len(items)):
+        steps = min(length[p], items.shape[1])
+        bits = 0
+        while bits < _LENGTHS - 1 and (1 << bits) < length[p]:
+            bits += 1
+        found = 0
+        for step in range(steps):
+            item = items[p, step]
+            nearer = False
+            for other in range(step):
+                nearer = nearer or items[p, other] == item
+            if nearer:
+                continue
+            times = 1
+            for other in range(step + 1, steps):
+                times += items[p, other] == item
+            cell[at] = (step * _TIMES + min(times, _TIMES) - 1) * _LENGTHS + bits
+            hit[at] = item == outcome[p]
+            brought_by[at] = row[p]
+            at += 1
+            found += 1
+            if found == most:
+                break
+    return cell[:at].copy(), hit[:at].copy(), brought_by[:at].copy()
 
 
 def repeat_prior(opportunities: F64, hits: F64) -> F64:

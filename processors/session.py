@@ -1,4 +1,4 @@
-"""Users' sessions: which events stand before which. Pure numpy; the first step of every fold.
+"""Users' sessions: which events stand before which. Pure; the first step of every fold.
 
 A user's history is the last `history` events in the order of their times. Within it, events of
 one session carry the same tag. An event joins
@@ -12,8 +12,8 @@ Whatever follows (co-occurrence, repeats) sees for each event its *prefix*: the 
 session right before it, at most WINDOW of them. All of it is a function of the log alone, however
 the log is cut into batches: that is what makes a batch derived a second time come out the same.
 
-Events in order take the vectorised way below. A user with a late event or a repeated event_id in
-the batch takes the way of `late.py`, one event at a time.
+Events in order take the compiled way of `lines.py`. A user with a late event or a repeated event_id
+in the batch takes the way of `late.py`, one event at a time.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from processors.grouping import places
+from processors.lines import line_up, look_back, newest
 from streams.columns import EVENT_BITS, TAG_BITS, U64, Bool, EventColumns
 
 __all__ = [
@@ -74,7 +76,7 @@ class SessionTable:
 
     def row_of(self, user: U64) -> npt.NDArray[np.int64]:
         """Rows of users, all of which must be in the table."""
-        return np.searchsorted(self.user, user).astype(np.int64)
+        return places(self.user, user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,156 +163,30 @@ def place_in_order(
     a late event or a repeated event_id: theirs are left out of everything returned and have to be
     placed one event at a time.
     """
-    hard = np.zeros(len(before.user), np.bool_)
-    while True:
-        easy_rows = np.flatnonzero(~hard)
-        table = before if not hard.any() else select_users(before, easy_rows)
-        chosen = np.arange(len(events))
-        if hard.any():
-            chosen = np.flatnonzero(~hard[before.row_of(events.user)])
-        line = _line_up(table, events.take(chosen) if hard.any() else events, chosen, rules)
-        found = _disordered(line, rules)
-        if not found.any():
-            break
-        hard[easy_rows[found]] = True
-    prefixes, pairs = _look_back(line, rules)
-    return _trim(table.user, line, rules.history), prefixes, pairs, hard
-
-
-@dataclass(slots=True)
-class _Line:
-    """Histories and new events of all users in one row, by user, then as they came."""
-
-    user: npt.NDArray[np.int64]
-    item: U64
-    time: npt.NDArray[np.int64]
-    event: U64
-    tag: npt.NDArray[np.uint32]
-    kind: npt.NDArray[np.uint8]
-    row: npt.NDArray[np.int64]
-    """Position in the batch; -1 for what was known before."""
-    start: npt.NDArray[np.int64]
-    """(m + 1,) where each user begins."""
-
-
-def _line_up(
-    table: SessionTable,
-    events: EventColumns,
-    rows: npt.NDArray[np.intp],
-    rules: SessionRules,
-) -> _Line:
-    known = np.diff(table.start)
-    user = np.concatenate([np.repeat(np.arange(len(known)), known), table.row_of(events.user)])
-    order = np.argsort(user, kind="stable")
-    user = user[order]
-    line = _Line(
-        user=user,
-        item=np.concatenate([table.item, events.item])[order],
-        time=np.concatenate([table.time, events.time])[order],
-        event=np.concatenate([table.event, events.event])[order],
-        tag=np.concatenate([table.tag, events.tag])[order],
-        kind=np.concatenate([table.kind, events.kind])[order],
-        row=np.concatenate([np.full(len(table.item), -1, np.int64), rows])[order],
-        start=np.searchsorted(user, np.arange(len(known) + 1)).astype(np.int64),
+    start, item, time, event, tag, kind, row, hard = line_up(
+        before.start,
+        before.item,
+        before.time,
+        before.event,
+        before.tag,
+        before.kind,
+        before.row_of(events.user),
+        events.item,
+        events.time,
+        events.event,
+        events.tag,
+        events.kind,
+        rules.pause_ms,
+        rules.history,
     )
-    # A new event without session_id carries its predecessor's tag on, unless a session begins.
-    begins = np.ones(len(user), np.bool_)
-    begins[1:] = (user[1:] != user[:-1]) | (line.time[1:] - line.time[:-1] >= rules.pause_ms)
-    untagged = line.tag == 0
-    fresh = untagged & begins
-    line.tag[fresh] = tag_of_time(line.time[fresh])
-    source = np.maximum.accumulate(np.where(untagged & ~begins, 0, np.arange(len(user))))
-    line.tag = line.tag[source]
-    return line
-
-
-def _disordered(line: _Line, rules: SessionRules) -> Bool:
-    """Users (m,) of whom a new event is earlier than the last, or repeats a kept event_id."""
-    found = np.zeros(len(line.start) - 1, np.bool_)
-    new = np.flatnonzero(line.row >= 0)
-    back = new[new > line.start[line.user[new]]]
-    found[line.user[back[line.time[back] < line.time[back - 1]]]] = True
-    named = new[line.event[new] != 0]
-    for gap in range(1, rules.history + 1):
-        named = named[named - gap >= line.start[line.user[named]]]
-        if not len(named):
-            break
-        found[line.user[named[line.event[named] == line.event[named - gap]]]] = True
-    return found
-
-
-def _look_back(line: _Line, rules: SessionRules) -> tuple[Prefixes, Pairs]:
-    """Prefixes and pairs of the new events."""
-    group = (line.user << TAG_BITS) | (line.tag & _TAG_MASK)
-    # Only sessions that a new event belongs to matter: most of a history is older ones.
-    active = np.zeros(len(line.user), np.bool_)
-    last = line.start[1:] - 1
-    active |= group == group[last][line.user]
-    new = line.row >= 0
-    elsewhere = new & ~active
-    if elsewhere.any():  # a user with new events in several sessions
-        several = np.zeros(len(last), np.bool_)
-        several[line.user[elsewhere]] = True
-        active |= several[line.user]
-    at = np.flatnonzero(active)
-    at = at[np.argsort(group[at], kind="stable")]
-    group = group[at]
-    begin = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-    begin = np.repeat(begin, np.diff(np.append(begin, len(group))))
-    item, time, kind, row = line.item[at], line.time[at], line.kind[at], line.row[at]
-
-    # An event sees at most the `history` events of its user before it.
-    here = np.flatnonzero(row >= 0)
-    floor = at - rules.history
-    first_seen = begin[here]
-    long = here - first_seen > 0
-    crowded = long & (at[first_seen] < floor[here])
-    for i in np.flatnonzero(crowded):
-        span = at[first_seen[i] : here[i]]
-        first_seen[i] += np.searchsorted(span, floor[here[i]])
-    length = here - first_seen
-    here, length = here[length > 0], length[length > 0]
-
-    width = int(min(WINDOW, length.max(initial=0)))
-    items = np.zeros((len(here), width), np.uint64)
-    steps = []
-    alive = np.arange(len(here))
-    for gap in range(1, width + 1):
-        alive = alive[length[alive] >= gap]
-        items[alive, gap - 1] = item[here[alive] - gap]
-        steps.append(alive)
-    which = np.concatenate(steps) if steps else np.zeros(0, np.intp)
-    gaps = np.repeat(np.arange(1, width + 1), [len(s) for s in steps])
-    second = here[which]
-    first = second - gaps
-    pairs = Pairs(
-        item[first],
-        item[second],
-        gaps,
-        length[which] + 1,
-        time[second],
-        kind[first],
-        kind[second],
-        row[second],
+    found = look_back(start, item, time, tag, kind, row, rules.history, WINDOW)
+    keep, begin = newest(start, rules.history)
+    table = SessionTable(
+        before.user, begin, item[keep], time[keep], event[keep], tag[keep], kind[keep]
     )
-    return Prefixes(row[here], items, length), pairs
-
-
-def _trim(user: U64, line: _Line, history: int) -> SessionTable:
-    """The line as a table, each user's last `history` events."""
-    end = line.start[1:]
-    keep = np.arange(len(line.user)) >= (end - history)[line.user]
-    start = np.zeros(len(user) + 1, np.int64)
-    np.cumsum(np.minimum(np.diff(line.start), history), out=start[1:])
-    return SessionTable(
-        user,
-        start,
-        line.item[keep],
-        line.time[keep],
-        line.event[keep],
-        line.tag[keep],
-        line.kind[keep],
-    )
+    if hard.any():
+        table = select_users(table, ~hard)
+    return table, Prefixes(*found[:3]), Pairs(*found[3:]), hard
 
 
 assert EVENT_BITS + TAG_BITS + 5 == 64, "an event's key, tag and type share one word"  # noqa: S101

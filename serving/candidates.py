@@ -188,7 +188,7 @@ def session_items(events: U64, length: int, most: int) -> SessionItems:
     """The `most` latest distinct items of a session, of whose `length` events the latest are given
     in time order.
 
-    What `processors.repeats.latest_items` does for a batch; a dict is quicker for one session.
+    What `processors.repeats.count_repeats` looks at for a batch; a dict is quicker for one session.
     """
     times: dict[int, int] = {}
     distance: list[int] = []

@@ -444,7 +444,8 @@ def test_windows_end_with_the_bucket_of_the_latest_event() -> None:
     assert buckets_of("1h", 3_600) == range(1, 13)
     assert buckets_of("7d", 86_400 * 10) == range(4, 11)
     rows = count_trend(
-        np.array([20, 20, 21, 20], np.uint64),
+        np.array([20, 21], np.uint64),
+        np.array([0, 0, 1, 0]),
         np.array([0, 299_999, 299_999, 300_000]),
         np.array([1.0, 2.0, 0.0, 4.0]),
     )
