@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -48,10 +49,13 @@ async def until_counted(
     events: int,
     seconds: float,
     cpu: Callable[[], dict[str, float]] = dict,
+    *,
+    at_most: float = math.inf,
 ) -> list[Sample]:
     """Wait until the totals say that many events; returns samples as they rose.
 
-    Raises StoreError when they do not get there in time.
+    It is over `at_most` seconds after the first sample, too. Raises StoreError when `seconds` have
+    passed without either.
     """
     redis = connect(settings)
     reader = StoreReader(redis, settings)
@@ -63,7 +67,7 @@ async def until_counted(
             now = time.monotonic()
             if count and (not seen or count != seen[-1].events):
                 seen.append(Sample(now, count, cpu()))
-            if count >= events:
+            if count >= events or (seen and now - seen[0].time > at_most):
                 return seen
             if now > limit:
                 raise StoreError(

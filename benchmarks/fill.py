@@ -14,7 +14,6 @@ from benchmarks.setup import until_log_written
 from benchmarks.workload import Workload
 from config.settings import Settings
 from store.connect import connect
-from store.writer import StoreWriter
 from streams.columns import U64, EventColumns, hash_names
 
 __all__ = ["fill_store"]
@@ -34,7 +33,7 @@ async def fill_store(settings: Settings, load: Workload, name: str = _TOPIC) -> 
     redis = connect(settings)
     try:
         await redis.config_set("appendonly", "no")
-        step = FoldStep(settings, StoreWriter(redis, settings))
+        step = FoldStep(settings, redis)
         named: set[int] = set()
         user_hash, item_hash = _hashes("user-", load.user), _hashes("item-", load.item)
         view = list(settings.events.weights).index("view")

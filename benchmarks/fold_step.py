@@ -7,9 +7,10 @@ No retries, no rejected records, nothing learned: only what happens when all goe
 from __future__ import annotations
 
 import numpy as np
+from redis.asyncio import Redis
 
 from config.settings import Settings
-from processors.fold import FoldRules, fold_batch, item_deltas, total_deltas
+from processors.fold import FoldRules, ItemDeltas, fold_batch, item_deltas, total_deltas
 from store.commit import Marks, Target
 from store.writer import StoreWriter
 from streams.columns import I64, U64, Bool, EventColumns
@@ -23,8 +24,9 @@ __all__ = ["FoldStep"]
 class FoldStep:
     """Folds and commits batches of partitions, each in order from where the store is."""
 
-    def __init__(self, settings: Settings, writer: StoreWriter) -> None:
-        self._writer = writer
+    def __init__(self, settings: Settings, redis: Redis) -> None:
+        self._redis = redis
+        self._writer = StoreWriter(redis, settings)
         self._event_rules = EventRules(settings.events)
         self._rules = FoldRules(settings)
         self._marks: dict[tuple[str, int], Marks] = {}
@@ -58,7 +60,7 @@ class FoldStep:
         def newer(items: U64, offsets: I64) -> Bool:
             return offsets > contained[writer.shard_of(items)]
 
-        deltas = item_deltas(folded, rules, newer)
+        deltas = await self._before_commit(item_deltas(folded, rules, newer))
         totals = total_deltas(folded, events.offset > marks.totals)
         outcome = await writer.commit_items(target, marks, deltas, totals, names)
         marks.items, marks.totals = outcome.contained[:-1], int(outcome.contained[-1])
@@ -68,3 +70,7 @@ class FoldStep:
             raise RuntimeError(f"{topic}-{partition}: somebody else writes to this store")
         if outcome.long_lists:
             await writer.compact(outcome.long_lists)
+
+    async def _before_commit(self, deltas: ItemDeltas) -> ItemDeltas:
+        """What of the items' deltas is committed: all, unless somebody writes a part otherwise."""
+        return deltas

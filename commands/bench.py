@@ -10,6 +10,7 @@ import uvloop
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from benchmarks.against import measure_against
 from benchmarks.freshness import measure_freshness
 from benchmarks.ingest import measure_ingest
 from benchmarks.learning import measure_learning
@@ -177,6 +178,39 @@ def replay(
             users=users,
             rounds=rounds,
             workers=list(workers),
+        ),
+        json,
+    )
+
+
+@bench.command
+def against(
+    *,
+    events: Positive = 600_000,
+    items: Positive = 20_000,
+    users: Positive = 100_000,
+    rounds: Positive = 3,
+    seconds: Rate = 12,
+    json: Json = False,
+) -> None:
+    """The same work done in simpler ways: stock Faust, a plain loop, a Redis command for each pair.
+
+    Parameters
+    ----------
+    events
+        Events in the log.
+    items
+        Items of the shop.
+    users
+        Users of the shop.
+    rounds
+        Rounds of which the median counts.
+    seconds
+        For how long each of the others is watched in a round.
+    """
+    _run(
+        lambda settings: measure_against(
+            settings, events=events, items=items, users=users, rounds=rounds, seconds=seconds
         ),
         json,
     )
