@@ -9,8 +9,8 @@ have the others:
     stock_faust     the same fold behind `stream.take(2000, within=…)`
     pair_commands   the plain loop with one Redis command for each increment of a pair
 
-The last three do not learn either, and leave out what a worker does besides: dead letters, lag, ways
-back after a failure. They are watched for some seconds, not until the log ends.
+The last three do not learn either, and leave out what a worker does besides: dead letters, lag,
+ways back after a failure. They are watched for some seconds, not until the log ends.
 """
 
 from __future__ import annotations
