@@ -2,17 +2,16 @@
 of an item is recent.
 
 A window of an hour is summed from buckets of 5 minutes, one of 24 hours from hours, one of 7 days
-from days. Buckets follow the events' own times, so a replay rebuilds them. Recent events are
-counted with a decay of their own, `RECENT` times as fast as that of the counts. Pure numpy.
+from days; what a batch adds is told in the shortest ones, and the store adds it to the others.
+Buckets follow the events' own times, so a replay rebuilds them. Recent events are counted with a
+decay of their own, `RECENT` times as fast as that of the counts. Pure numpy.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from config.compiled import compiled
 from processors.grouping import sum_by_key
@@ -55,9 +54,8 @@ WINDOWS = {"1h": 0, "24h": 1, "7d": 2}
 
 @dataclass(frozen=True, slots=True)
 class TrendRows:
-    """Weights to add, at most one row for each granularity, bucket and item."""
+    """Weights to add, at most one row for each item and bucket of the shortest length."""
 
-    granularity: I64
     bucket: I64
     """Number of the bucket since 1970."""
     item: U64
@@ -92,16 +90,9 @@ def _decayed(code: I64, time: I64, n: int, rate: float) -> tuple[F64, I64]:
 
 
 def count_trend(ids: U64, code: I64, time: I64, weight: F64) -> TrendRows:
-    """Sum the weights of events (n,) of items `ids[code]` by granularity, bucket and item.
-
-    `time` is in ms.
-    """
+    """Sum the weights of events (n,) of items `ids[code]` by bucket and item. `time` is in ms."""
     some = weight > 0
-    code, time, weight = code[some], time[some], weight[some]
-    columns: list[tuple[npt.NDArray[Any], ...]] = []
-    for place, granularity in enumerate(GRANULARITIES):
-        bucket = time // (1000 * granularity.seconds)
-        cells, sums = sum_by_key(bucket * len(ids) + code, weight)
-        bucket, item = np.divmod(cells, max(len(ids), 1))
-        columns.append((np.full(len(cells), place, np.int64), bucket, ids[item], sums))
-    return TrendRows(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+    bucket = time[some] // (1000 * GRANULARITIES[0].seconds)
+    cells, sums = sum_by_key(bucket * len(ids) + code[some], weight[some])
+    bucket, item = np.divmod(cells, max(len(ids), 1))
+    return TrendRows(bucket, ids[item], sums)

@@ -72,7 +72,7 @@ class Outcome:
     contained: I64
     """Last offset that each shard contains now, in the order of the calls."""
     long_lists: list[bytes]
-    """Keys of lists that want compaction."""
+    """Keys of lists, and of trending logs, that `StoreWriter.compact` should look at."""
 
     @classmethod
     def of(cls, replies: Sequence[Sequence[Any]]) -> Outcome:

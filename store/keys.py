@@ -8,6 +8,7 @@ shard on Redis Cluster too:
     hw{1.i3}x<8 bytes>   an item's statistics, then its id as text
     hw{1.i3}c<8 bytes>   the item's catalogue entry, JSON
     hw{1.i3}f            new items of the catalogue, by how often they were shown to be tried
+    hw{1.i3}l            trending: the log of what was added lately
     hw{1.i3}r<g>:<k>     trending: weights of items in bucket k of granularity g
     hw{1.u5}s<8 bytes>   a user's session vector                       (user shard 5)
     hw{1.g}t, o, h, m    totals; opportunities and hits of the repeat prior; the learned ranking
@@ -98,6 +99,11 @@ class Keys:
     def new_items(prefix: bytes) -> bytes:
         """Key of one shard's new items: a sorted set of hashes by exposures."""
         return prefix + b"f"
+
+    @staticmethod
+    def trend_log(prefix: bytes) -> bytes:
+        """Key of one shard's log of trending."""
+        return prefix + b"l"
 
     @staticmethod
     def trend(prefix: bytes, granularity: int, bucket: int) -> bytes:

@@ -10,6 +10,7 @@ Of an item:
     those of purchases alone, in the same form, where two were bought in one session;
     its statistics and its name, one key: sessions u32 · events u32 · recent events f32, decayed to
     · time u32, s · the item's id as text;
+    trending (`trends.py`): 12 bytes in each bucket of time in which it had events;
     its catalogue entry, where there is one: JSON as it came.
 
 A Redis key costs about 70 bytes besides its value and the 17 or 18 bytes of its name.

@@ -20,7 +20,7 @@ from xxhash import xxh3_64_intdigest
 
 from config.settings import Settings
 from processors.cooccurrence import decay_rate
-from processors.popularity import RECENT, WINDOWS, buckets_of
+from processors.popularity import RECENT, WINDOWS
 from processors.repeats import CELLS, repeat_prior
 from processors.session import SessionTable
 from serving.candidates import NOTHING, Neighbours, Popularity
@@ -35,6 +35,7 @@ from store.lists import ItemLists, sum_for_requests, sum_lists
 from store.shared import Refreshed, Together
 from store.statistics import Statistics
 from store.taught import unpack_taught
+from store.trends import read_trending
 from store.vectors import unpack_sessions
 from store.wire import Wire
 from streams.columns import I64, U64
@@ -45,7 +46,6 @@ __all__ = ["StoreReader"]
 _SLOW_SECONDS = 1.0
 _FAR_EXPONENT = 0.02
 """Past e to this power the moment to which weights decay is moved on."""
-_TREND_DEPTH = 200
 _KEPT_LISTS = 50_000
 
 
@@ -290,18 +290,7 @@ class StoreReader:
     async def _read_trending(self, window: str) -> Trending:
         # Asked anew: what is kept of it may be as old as trending itself may get.
         latest = int(await self._redis.hget(self._keys.stats + b"t", "latest") or 0)
-        granularity = WINDOWS[window]
-        pipeline = self._redis.pipeline(transaction=False)
-        for bucket in buckets_of(window, latest):
-            for prefix in self._keys.items:
-                key = self._keys.trend(prefix, granularity, bucket)
-                pipeline.zrevrange(key, 0, _TREND_DEPTH - 1, withscores=True)
-        rows = [row for answer in await pipeline.execute() for row in answer]
-        items = np.frombuffer(b"".join(row[0] for row in rows), "<u8").astype(np.uint64)
-        ids, code = np.unique(items, return_inverse=True)
-        weight = np.bincount(code, [row[1] for row in rows], len(ids)).astype(np.float64)
-        order = np.lexsort((ids, -weight))[:_TREND_DEPTH]
-        ids, weight = ids[order], weight[order]
+        ids, weight = await read_trending(self._redis, self._keys, window, latest)
         return Trending(ids, weight, await self._categories(ids))
 
     async def _categories(self, items: U64) -> list[str | None]:

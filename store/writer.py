@@ -20,18 +20,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from redis.asyncio import Redis
 
 from config.settings import Settings
 from processors.cooccurrence import decay_rate
 from processors.fold import ItemDeltas, TotalDeltas
-from processors.popularity import GRANULARITIES, RECENT, TrendRows
+from processors.popularity import RECENT
 from processors.session import SessionTable
 from store.commit import CatalogueEntry, Lesson, Marks, Outcome, Target, marks_of, read_item_marks
 from store.keys import BOUGHT, STATISTICS, VIEWED, Keys
 from store.lists import ENTRY_BYTES, HEAD_BYTES, pack_increments, sum_lists
 from store.scripts import Call, Scripts
+from store.trends import TrendWriter, pack_rows
 from store.vectors import pack_records, unpack_joined
 from streams.columns import I64, U64
 
@@ -40,7 +40,6 @@ __all__ = ["StoreWriter"]
 _DAY = 86_400
 _COMPACTED_AT_ONCE = 500
 """Lists in one call: some milliseconds of Redis."""
-_TREND = np.dtype([("granularity", "u1"), ("bucket", "<u4"), ("item", "<u8"), ("weight", "<f8")])
 _COUNTS = np.dtype(
     [("sessions", "<u4"), ("events", "<u4"), ("recent", "<f4"), ("recent_at", "<u4")]
 )
@@ -54,6 +53,7 @@ class StoreWriter:
         self._redis = redis
         self._keys = Keys(settings.store)
         self._scripts = Scripts(redis)
+        self._trends = TrendWriter(redis, self._keys)
         self._rate = decay_rate(settings.fold.half_life_days)
         self._neighbours = settings.store.neighbours
         self._backward = settings.rank.backward
@@ -185,8 +185,14 @@ class StoreWriter:
         return Outcome.of(await self._scripts.call(calls))
 
     async def compact(self, lists: list[bytes]) -> int:
-        """Replace lists, given by their keys, by their sums; returns how many were replaced."""
+        """Replace lists, given by their keys, by their sums, and roll up logs of trending; returns
+        how many were replaced.
+        """
         replaced = 0
+        for prefix in self._keys.items:
+            if self._keys.trend_log(prefix) in lists:
+                replaced += await self._trends.roll_up(self._scripts, prefix)
+        lists = [key for key in lists if not self._trends.is_log(key)]
         for begin in range(0, len(lists), _COMPACTED_AT_ONCE):
             replaced += await self._compact(sorted(lists[begin : begin + _COMPACTED_AT_ONCE]))
         return replaced
@@ -215,7 +221,7 @@ class StoreWriter:
             for letter, increments in ((VIEWED, deltas.increments), (BOUGHT, deltas.bought))
         )
         statistics, named = self._statistics_records(deltas), self._name_records(names)
-        trend, trend_shard = _pack_trend(deltas.trend), keys.shard_of(deltas.trend.item)
+        trend = pack_rows(deltas.trend, keys.shard_of(deltas.trend.item), keys.shards)
         return [
             (
                 "commit_items",
@@ -229,8 +235,8 @@ class StoreWriter:
                     statistics[s],
                     repr(RECENT * self._rate),
                     self._proven,
-                    trend[trend_shard == s].tobytes(),
-                    *(g.keep_seconds for g in GRANULARITIES),
+                    trend[s],
+                    self._trends.bound(prefix),
                 ],
             )
             for s, prefix in enumerate(keys.items)
@@ -289,12 +295,3 @@ class StoreWriter:
             pipeline.mget(group)
         answers: list[list[bytes | None]] = await pipeline.execute()
         return answers
-
-
-def _pack_trend(rows: TrendRows) -> npt.NDArray[np.void]:
-    packed = np.zeros(len(rows.item), _TREND)
-    packed["granularity"] = rows.granularity
-    packed["bucket"] = rows.bucket
-    packed["item"] = rows.item
-    packed["weight"] = rows.weight
-    return packed

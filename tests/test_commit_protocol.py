@@ -29,6 +29,7 @@ from processors import apply, fold
 from processors.apply import EventApplier, ReadAgain
 from processors.fold import Folded, ItemDeltas, TotalDeltas
 from processors.session import SessionTable
+from store import trends
 from store.commit import Lesson, Marks, Outcome, Target
 from store.connect import connect
 from store.keys import Keys
@@ -352,6 +353,7 @@ async def redis(
 ) -> AsyncIterator[tuple[Redis, Settings]]:
     """A client, and settings under which lists are compacted often and lose nothing by it."""
     monkeypatch.setattr(apply, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(trends, "_LOG_BYTES", 200)
     monkeypatch.setattr(apply, "log", structlog.wrap_logger(None, processors=[_drop]))
     client = connect(settings)
     yield client, small_lists(settings)

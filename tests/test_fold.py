@@ -46,7 +46,7 @@ class Folds:
         self.sessions_with: Counter[int] = Counter()
         self.events_of: Counter[int] = Counter()
         self.recents: dict[int, list[tuple[float, int]]] = defaultdict(list)
-        self.trend: dict[tuple[int, int, int], float] = defaultdict(float)
+        self.trend: dict[tuple[int, int], float] = defaultdict(float)
         self.totals = [0, 0, 0]
         self.cells = np.zeros((2, repeats.CELLS), np.int64)
 
@@ -88,11 +88,9 @@ class Folds:
             self.events_of[item] += events
             self.recents[item].append((recent, at))
         rows = deltas.trend
-        for granularity, bucket, item, weight in zip(
-            *(a.tolist() for a in (rows.granularity, rows.bucket, rows.item, rows.weight)),
-            strict=True,
-        ):
-            self.trend[granularity, bucket, item] += weight
+        trend = (rows.bucket, rows.item, rows.weight)
+        for bucket, item, weight in zip(*(a.tolist() for a in trend), strict=True):
+            self.trend[bucket, item] += weight
 
     def counts(self, at: float) -> dict[tuple[str, int, int, str], float]:
         """Decayed to a time in seconds; by list, hashes and direction."""
@@ -139,7 +137,7 @@ def assert_same(folds: Folds, oracle: Oracle) -> None:
     )
     assert +folds.sessions_with == {hash_id(i): n for i, n in oracle.sessions_with.items()}
     assert +folds.events_of == {hash_id(i): n for i, n in oracle.events_of.items()}
-    trend = {(g, b, hash_id(i)): w for (g, b, i), w in oracle.trend.items()}
+    trend = {(b, hash_id(i)): w for (g, b, i), w in oracle.trend.items() if g == 0}
     assert folds.trend == pytest.approx(trend)
     assert folds.totals == [oracle.sessions, oracle.events, oracle.latest]
     for counted, cells in zip(folds.cells, (oracle.opportunities, oracle.hits), strict=True):
@@ -449,9 +447,7 @@ def test_windows_end_with_the_bucket_of_the_latest_event() -> None:
         np.array([0, 299_999, 299_999, 300_000]),
         np.array([1.0, 2.0, 0.0, 4.0]),
     )
-    found = list(
-        zip(rows.granularity.tolist(), rows.bucket.tolist(), rows.weight.tolist(), strict=True)
-    )
-    assert sorted(found) == [(0, 0, 3.0), (0, 1, 4.0), (1, 0, 7.0), (2, 0, 7.0)]
+    found = list(zip(rows.bucket.tolist(), rows.weight.tolist(), strict=True))
+    assert sorted(found) == [(0, 3.0), (1, 4.0)]
     assert set(rows.item.tolist()) == {20}
     assert set(WINDOWS) == {"1h", "24h", "7d"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -87,7 +88,7 @@ async def assert_store_is(
         prefix = next(p for p in prefixes if key.startswith(p))
         rest = key[len(prefix) :]
         found.setdefault(rest[:1], []).append((key, rest[1:]))
-    assert set(found) <= set(b"%c" % letter for letter in b"nbxprswtohm")
+    assert set(found) <= set(b"%c" % letter for letter in b"nbxlprswtohm")
     assert len(found.get(b"s", [])) == len(users)
 
     at = oracle.latest + 5.0
@@ -123,12 +124,22 @@ async def assert_store_is(
         {hash_id(item): oracle.recent(item, at) for item in oracle.events_of}, rel=1e-4
     )
 
-    trend = {}
+    trend: dict[tuple[int, int, int], float] = {}
+
+    def add(granularity: int, bucket: int, item: int, weight: float) -> None:
+        cell = granularity, bucket, item
+        trend[cell] = trend.get(cell, 0.0) + weight
+
     for key, rest in found.get(b"r", []):
         granularity, bucket = (int(part) for part in rest.split(b":"))
-        scores: Any = await redis.zrange(key, 0, -1, withscores=True)
-        for member, score in scores:
-            trend[granularity, bucket, int.from_bytes(member, "little")] = score
+        totals_of: Any = await redis.get(key)
+        for item, weight in struct.iter_unpack("<Qf", totals_of[8:]):
+            add(granularity, bucket, item, weight)
+    for key, _ in found.get(b"l", []):
+        log: Any = await redis.get(key)
+        for item, weight, bucket in struct.iter_unpack("<QfI", log):
+            for granularity, length in enumerate(GRANULARITIES):
+                add(granularity, bucket * 300 // length.seconds, item, weight)
     assert trend == pytest.approx({(g, b, hash_id(i)): w for (g, b, i), w in oracle.trend.items()})
 
     totals = {k.decode(): int(v) for k, v in (await _hash(redis, keys.stats + b"t")).items()}
@@ -416,6 +427,71 @@ async def test_an_append_between_reading_and_replacing_stays(
     assert (found.forward.tolist(), found.backward.tolist()) == ([31.0], [15.5])
 
 
+async def test_trending_is_rolled_up(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.trends.DEPTH", 5)
+    settings = small_lists(settings, neighbours=100)
+    random = Random(5)
+    log = random_log(random, settings, 400, users=9)
+    log = [replace(click, item=f"i{random.randrange(40)}") for click in log]
+    oracle = Oracle(settings)
+    writer = StoreWriter(redis, settings)
+    keys = Keys(settings.store)
+    logs = [keys.trend_log(prefix) for prefix in keys.items]
+    for at in range(0, 400, 50):
+        await commit(writer, settings, log[at : at + 50])
+        oracle.learn(log[at : at + 50])
+        if at % 150:
+            assert await writer.compact(logs) == 3
+            assert await redis.exists(*logs) == 0
+        await assert_store_is(oracle, redis, settings)
+    # Readers look at the heaviest alone.
+    for key in [key async for key in redis.scan_iter(match=keys.pattern) if b"}r" in key]:
+        value: Any = await redis.get(key)
+        weights = [weight for _, weight in struct.iter_unpack("<Qf", value[8:])]
+        assert sorted(weights[:5]) == sorted(weights)[-5:]
+
+
+async def test_a_log_is_rolled_up_once(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers at the same time, an append in between, and a Redis that fell back."""
+    settings = small_lists(settings, shards=1)
+    keys = Keys(settings.store)
+    log = keys.trend_log(keys.items[0])
+    bucket = keys.trend(keys.items[0], 0, 5)
+    one, two = (struct.pack("<QfI", 100 + n, 2.0, 5) for n in range(2))
+    await redis.set(log, one)
+    writers = [StoreWriter(redis, settings) for _ in range(2)]
+    send, waiting = Scripts.call, asyncio.Barrier(2)
+
+    async def together(self: Scripts, calls: Any) -> Any:
+        await waiting.wait()
+        await redis.set(log, one + two)
+        return await send(self, calls)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scripts, "call", together)
+        assert sorted(await asyncio.gather(*(w.compact([log]) for w in writers))) == [0, 1]
+    assert await redis.get(log) == two
+    value: Any = await redis.get(bucket)
+    assert value[8:] == struct.pack("<Qf", 100, 2.0)
+
+    async def late(self: Scripts, calls: Any) -> Any:
+        await redis.set(log, one)  # as long, but another log
+        return await send(self, calls)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scripts, "call", late)
+        assert await writers[0].compact([log]) == 0
+    assert await redis.get(bucket) == value
+    assert await writers[0].compact([log]) == 1
+    value = await redis.get(bucket)
+    assert value[8:] == struct.pack("<Qf", 100, 4.0)
+    assert await writers[0].compact([log]) == 0
+
+
 async def test_names_and_catalogue(settings: Settings, redis: Redis) -> None:
     writer = StoreWriter(redis, settings)
     names = ["ä", "\0", "😀" * 128, "plain"]
@@ -447,6 +523,8 @@ async def test_users_are_forgotten_after_their_days(settings: Settings, redis: R
     keys = Keys(settings.store)
     seconds = await redis.ttl(keys.sessions(hashes(["u"]))[0])
     assert 0 <= settings.store.user_days * 86_400 - seconds < 60
+    # Trending is forgotten by what it was rolled up into.
+    assert await writer.compact([keys.trend_log(prefix) for prefix in keys.items]) == 1
     for shard, prefix in enumerate(keys.items):
         for granularity in GRANULARITIES:
             place = GRANULARITIES.index(granularity)

@@ -1,4 +1,4 @@
--- Appends to neighbour lists, adds to statistics and to trending buckets, names items: one shard.
+-- Appends to neighbour lists, adds to statistics and to trending, names items: one shard.
 -- KEYS[2]  the shard's prefix
 -- ARGV[3]  lists: key, length of a chunk u32, the chunk
 -- ARGV[4]  length in bytes past which a list is reported for compaction
@@ -6,9 +6,8 @@
 -- ARGV[6]  statistics to add: key, sessions u32, events u32, recent events f32, time u32
 -- ARGV[7]  rate at which recent events decay, per second
 -- ARGV[8]  an item with so many events is new no more
--- ARGV[9]  trending rows: granularity u8, bucket u32, item hash, weight f64
--- ARGV[10…] seconds that buckets of each granularity are kept
--- Reply: {outcome, offset, key of a list to compact, …}
+-- ARGV[9]  rows for the trending log; ARGV[10] length in bytes past which the log is reported
+-- Reply: {outcome, offset, key of a list to compact or of the log to roll up, …}
 local prefix = KEYS[2]
 local width = #prefix + 9
 local pack, read, several = struct.pack, struct.unpack, unpack
@@ -61,13 +60,8 @@ for first = 1, #counts, STEP * size do
   call('MSET', several(changed))
 end
 
-local rows = ARGV[9]
-local touched = {}
-for at = 1, #rows, 21 do
-  local granularity, bucket, item, weight = read('<BI4c8d', rows, at)
-  local name = prefix .. 'r' .. granularity .. ':' .. bucket
-  touched[name] = ARGV[10 + granularity]
-  call('ZINCRBY', name, weight, item)
+local log = prefix .. 'l'
+if #ARGV[9] > 0 and call('APPEND', log, ARGV[9]) > tonumber(ARGV[10]) then
+  reply[#reply + 1] = log
 end
-for name, seconds in pairs(touched) do call('EXPIRE', name, seconds) end
 return reply
