@@ -15,8 +15,8 @@ from rich.table import Table
 from commands.process import Json, print_json, redacted
 from config.errors import ServiceError, SettingsError
 from config.settings import Settings, load_settings
-from serving.answers import title_of
 from serving.routes_items import known_of_user
+from serving.shown import title_of
 from store.connect import connect
 from store.reader import StoreReader
 from streams.columns import hash_id

@@ -81,7 +81,7 @@ async def _context(settings: Settings) -> AsyncIterator[Context]:
     context = Context(
         settings=settings,
         reader=reader,
-        answers=Answers(reader, Recommender(reader, settings), outage, exposures),
+        answers=Answers(Recommender(reader, settings), outage, exposures),
         outage=outage,
         publisher=publisher,
         rules=EventRules(settings.events),

@@ -18,8 +18,8 @@ from serving import metrics, routes_console
 from serving.bodies import MOST_CHARACTERS, plain_n
 from serving.context import CONTEXT
 from serving.problems import problem_of
-from serving.recommend import Choice
 from serving.routes_recommendations import FOR_USER
+from serving.wanted import Choice
 from streams.columns import hash_id
 
 __all__ = ["Front"]

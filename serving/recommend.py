@@ -16,17 +16,19 @@ import numpy as np
 
 from config.settings import Settings
 from processors.popularity import WINDOWS
-from serving.candidates import Lists, Neighbours, Popularity, Ranked, SessionItems, session_items
+from serving.candidates import Lists, Neighbours, Popularity, Ranked, SessionItems
 from serving.diversity import diversify
 from serving.explain import Explanation, explain, of_trending
 from serving.filling import fill_up
 from serving.rank import CANDIDATES, Asked, Batch, Ranker, ranked, ranked_all
-from store.found import History
+from serving.shown import Shown
+from serving.wanted import Choice, Wanted, wanted_of
+from store.found import Trending
 from store.reader import StoreReader
 from store.shared import Batched
 from streams.columns import F64, U64
 
-__all__ = ["TOGETHER", "Choice", "Recommender", "Relation", "Scored"]
+__all__ = ["TOGETHER", "Recommender", "Relation", "Scored"]
 
 _LEAST_EXPLORED = 5
 """In a shorter answer, the last place is too much to give away."""
@@ -46,24 +48,6 @@ class Scored:
     explored: float | None = None
     """Where the last item is a new one, there to be tried: what the ranking gave, as a chance to be
     next, for the one that gave way to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What a request asks for, with ids hashed."""
-
-    n: int
-    user: int | None = None
-    session: U64 | None = None
-    """Items in time order; replaces the user's own session."""
-    exclude: U64 | None = None
-    exclude_seen: bool = False
-    """Leave out items of the user's history and of the session."""
-    diversity: float = 0.0
-    """From 0, by score alone, to 1, by difference alone."""
-    window: str | None = None
-    """Trending window to fill up from first; then, and without, the shortest first."""
-    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +88,8 @@ class Recommender:
         random: np.random.Generator | None = None,
     ) -> None:
         """`random` decides which answers have a new item, and which one."""
+        self.shown = Shown(reader, settings)
+        """What the items look like."""
         self._reader = reader
         self._explored_share = settings.explore.share
         self._random = random or np.random.default_rng()
@@ -113,18 +99,21 @@ class Recommender:
         self._disliked = (
             list(settings.events.weights).index("dislike")
             if "dislike" in settings.events.weights
-            else None
+            else -1
         )
+        self._filled: dict[tuple[int, str | None], tuple[list[Trending], Scored]] = {}
 
     async def recommend(self, choice: Choice) -> Scored:
         """The best `n` items for a user or session, and now and then a new one at the last place.
 
         Raises redis.RedisError.
         """
-        found = await self._together.get(_Task(choice))
-        if self._random.random() < self._explored_share:
-            return await self._explore(found)
-        return found.scored
+        return await self._explored(await self._together.get(_Task(choice)))
+
+    async def recommend_all(self, choices: Sequence[Choice]) -> list[Scored]:
+        """`recommend` for requests of one moment, in order."""
+        found = await self._work([_Task(choice) for choice in choices])
+        return [await self._explored(one) for one in found]
 
     async def best(self, choice: Choice) -> Scored:
         """As `recommend`, without new items that are there to be tried."""
@@ -189,50 +178,47 @@ class Recommender:
 
     async def _work(self, tasks: list[_Task]) -> list[_Found]:
         """Read, rank and fill up what requests of one moment want."""
-        known = iter(
-            await self._reader.histories(
-                [
-                    task.choice.user
-                    for task in tasks
-                    if task.session is None and task.choice.user is not None
-                ]
-            )
-        )
-        wanted: list[tuple[SessionItems, Choice, U64 | None]] = []
-        for task in tasks:
-            choice = task.choice
-            if task.session is not None:
-                wanted.append((task.session, choice, choice.exclude))
-            else:
-                history = None if choice.user is None else next(known)
-                events, left_out = self._session(choice, history)
-                wanted.append((session_items(events, len(events), self._most), choice, left_out))
-        ranked_ones = iter(await self._rank_all([one for one in wanted if len(one[0].item)]))
+        wanted = await self._wanted(tasks)
+        ranked_ones = iter(await self._rank_all([one for one in wanted if len(one.session.item)]))
         found: list[_Found] = []
-        for task, (session, choice, left_out) in zip(tasks, wanted, strict=True):
-            scored = next(ranked_ones) if len(session.item) else _NOTHING
+        for task, one in zip(tasks, wanted, strict=True):
+            scored = next(ranked_ones) if len(one.session.item) else _NOTHING
             count = len(scored.item)
-            if task.session is None and count < choice.n:
-                scored = await self._fill_up(scored, choice, session, left_out)
-            found.append(_Found(scored, count, left_out))
+            if task.session is None and count < one.choice.n:
+                scored = await self._fill_up(scored, one)
+            found.append(_Found(scored, count, one.left_out))
         return found
 
-    async def _rank_all(
-        self, wanted: list[tuple[SessionItems, Choice, U64 | None]]
-    ) -> list[Scored]:
+    async def _wanted(self, tasks: list[_Task]) -> list[Wanted]:
+        """Read the histories of those that do not bring a session."""
+        choices = [task.choice for task in tasks if task.session is None]
+        users = [choice.user for choice in choices if choice.user is not None]
+        histories = await self._reader.histories(users)
+        read = iter(wanted_of(choices, histories, self._disliked, self._most))
+        return [
+            next(read)
+            if task.session is None
+            else Wanted(task.choice, task.session, task.choice.exclude)
+            for task in tasks
+        ]
+
+    async def _rank_all(self, wanted: list[Wanted]) -> list[Scored]:
         if not wanted:
             return []
         batch = await self.ask_all(
-            [session for session, _, _ in wanted], [left_out for _, _, left_out in wanted]
+            [one.session for one in wanted], [one.left_out for one in wanted]
         )
-        counts, index, score = ranked_all(batch, max(choice.n for _, choice, _ in wanted))
+        counts, index, score = ranked_all(batch, max(one.choice.n for one in wanted))
         ids = self._reader.interner.ids(index)
-        return [
-            await self._special(batch.of(slot), choice)
-            if choice.explain or choice.diversity
-            else Scored(ids[slot, : min(k, choice.n)], score[slot, : min(k, choice.n)])
-            for slot, (k, (_, choice, _)) in enumerate(zip(counts.tolist(), wanted, strict=True))
-        ]
+        found: list[Scored] = []
+        for slot, (count, one) in enumerate(zip(counts.tolist(), wanted, strict=True)):
+            choice = one.choice
+            if choice.explain or choice.diversity:
+                found.append(await self._special(batch.of(slot), choice))
+            else:
+                k = min(count, choice.n)
+                found.append(Scored(ids[slot, :k], score[slot, :k]))
+        return found
 
     async def _special(self, asked: Asked, choice: Choice) -> Scored:
         """One that is to be diverse, or explained."""
@@ -250,44 +236,32 @@ class Recommender:
         shown = diversify(found.score, found.index, lists, choice.n, choice.diversity)
         return Ranked(found.index[shown], found.score[shown])
 
-    def _session(self, choice: Choice, history: History | None) -> tuple[U64, U64 | None]:
-        """The session's items in time order, and what must not be shown."""
-        parts = [] if choice.exclude is None else [choice.exclude]
-        events = _NOTHING.item
-        disliked = _NOTHING.item
-        if history is not None and len(history.item):
-            if self._disliked is not None and self._disliked in history.kind:
-                disliked = history.item[history.kind == self._disliked]
-                parts.append(disliked)
-            if choice.exclude_seen:
-                parts.append(history.item)
-            events = history.item[history.tag == history.tag[-1]]
-        if choice.session is not None:
-            events = choice.session
-            if choice.exclude_seen:
-                parts.append(events)
-        if len(disliked):
-            events = events[~np.isin(events, disliked)]
-        return events, np.concatenate(parts) if parts else None
-
-    async def _fill_up(
-        self, found: Scored, choice: Choice, session: SessionItems, left_out: U64 | None
-    ) -> Scored:
-        if len(found.item) >= choice.n:
-            return found
-        reader, names = self._reader, sorted(WINDOWS, key=lambda name: name != choice.window)
-        windows = [await reader.trending(name) for name in names]
+    async def _fill_up(self, found: Scored, wanted: Wanted) -> Scored:
+        choice, session = wanted.choice, wanted.session
+        names = sorted(WINDOWS, key=lambda name: name != choice.window)
+        windows = [await self._reader.trending(name) for name in names]
+        nothing_known = not len(found.item) and not len(session.item) and wanted.left_out is None
+        if nothing_known and not choice.explain:
+            return self._only_trending(choice, windows)
         # What little is known of the session: items of its categories go first.
-        liked = await reader.categories(session.item)
-        item, score = fill_up(found.item, found.score, choice.n, left_out, windows, liked)
+        liked = await self.shown.categories(session.item.tolist())
+        item, score = fill_up(found.item, found.score, choice.n, wanted.left_out, windows, liked)
         more = score[len(found.item) :]
         why = (*(found.why or ()), *of_trending(more)) if choice.explain else None
         return Scored(item, score, why)
 
-    async def _explore(self, answer: _Found) -> Scored:
-        """Put a new item at the last place, if there is one that may be shown."""
+    def _only_trending(self, choice: Choice, windows: list[Trending]) -> Scored:
+        """The same for everybody of whom nothing is known, until a window is read anew."""
+        known = self._filled.get((choice.n, choice.window))
+        if known is None or any(a is not b for a, b in zip(known[0], windows, strict=True)):
+            filled = fill_up(_NOTHING.item, _NOTHING.score, choice.n, None, windows, ())
+            known = self._filled[choice.n, choice.window] = windows, Scored(*filled)
+        return known[1]
+
+    async def _explored(self, answer: _Found) -> Scored:
+        """Now and then with a new item at the last place, if there is one that may be shown."""
         found, left_out = answer.scored, answer.left_out
-        if len(found.item) < _LEAST_EXPLORED:
+        if self._random.random() >= self._explored_share or len(found.item) < _LEAST_EXPLORED:
             return found
         new = (await self._reader.new_items()).item
         taken = found.item if left_out is None else np.concatenate([found.item, left_out])

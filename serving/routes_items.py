@@ -10,10 +10,10 @@ import orjson
 from aiohttp import web
 
 from config.errors import BadInput
-from serving.answers import title_of
 from serving.bodies import parameters, path_id
 from serving.context import CONTEXT, json_response
 from serving.problems import problem
+from serving.shown import title_of
 from store.reader import StoreReader
 from streams.columns import hash_id
 from streams.item import CatalogueItem

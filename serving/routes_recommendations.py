@@ -14,7 +14,8 @@ from config.settings import ScenarioSettings
 from processors.popularity import WINDOWS
 from serving.bodies import RecommendBody, chosen, parameters, path_id, query_body
 from serving.context import CONTEXT, json_response
-from serving.recommend import Choice, Relation
+from serving.recommend import Relation
+from serving.wanted import Choice
 from streams.columns import U64, hash_id
 
 __all__ = ["FOR_USER", "routes"]

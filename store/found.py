@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from streams.columns import F64, U64
 
-__all__ = ["History", "ItemText", "Trending"]
+__all__ = ["Changes", "ItemText", "Trending"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +29,10 @@ class Trending:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """A user's kept events in time order, as far as answers need them."""
+class Changes:
+    """Of catalogue entries of one shard."""
 
-    item: U64
-    kind: npt.NDArray[np.uint8]
-    tag: npt.NDArray[np.uint32]
+    count: int
+    """How many there ever were."""
+    latest: U64
+    """Items of the latest ones, newest first, as far as they are kept."""

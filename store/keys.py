@@ -7,6 +7,7 @@ shard on Redis Cluster too:
     hw{1.i3}b<8 bytes>   the same of purchases alone: what is bought together
     hw{1.i3}x<8 bytes>   an item's statistics, then its id as text
     hw{1.i3}c<8 bytes>   the item's catalogue entry, JSON
+    hw{1.i3}v            changes of the catalogue: how many, u64, and the items of the latest ones
     hw{1.i3}f            new items of the catalogue, by how often they were shown to be tried
     hw{1.i3}l            trending: the log of what was added lately
     hw{1.i3}r<g>:<k>     trending: weights of items in bucket k of granularity g
@@ -90,6 +91,11 @@ class Keys:
     def catalogue(self, items: U64) -> list[bytes]:
         """Keys of catalogue entries."""
         return self._keys(self.items, b"c", items)
+
+    @property
+    def changes(self) -> list[bytes]:
+        """Keys of what tells how the catalogue has changed, of each item shard."""
+        return [prefix + b"v" for prefix in self.items]
 
     def sessions(self, users: U64) -> list[bytes]:
         """Keys of session vectors."""

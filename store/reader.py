@@ -1,12 +1,13 @@
 """What servers read: sessions, neighbour lists, names, trending. One MGET a step.
 
-Requests of the same moment share their MGET (`shared.py`). Parsed lists are kept for
-`http.list_cache_ms`, so an answer is at most that much older than Redis; what changes slowly
-(totals, repeat prior, trending) is read once a second; names never change.
+Parsed lists are kept for `http.list_cache_ms`, so an answer is at most that much older than Redis;
+what changes slowly (totals, repeat prior, trending) is read once a second; names never change.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from xxhash import xxh3_64_intdigest
 
 from config.settings import Settings
@@ -27,12 +29,12 @@ from serving.candidates import NOTHING, Neighbours, Popularity
 from serving.model import Model
 from serving.rank import Knowledge
 from store.exposures import NewItems, read_new_items
-from store.found import History, ItemText, Trending
+from store.found import Changes, ItemText, Trending
 from store.interner import Interner
 from store.keys import Keys
 from store.layout import name_of, unpack_statistics
 from store.lists import ItemLists, sum_for_requests, sum_lists
-from store.shared import Refreshed, Together
+from store.shared import Refreshed
 from store.statistics import Statistics
 from store.taught import unpack_taught
 from store.trends import read_trending
@@ -68,8 +70,6 @@ class StoreReader:
         self._redis = redis
         self._wire = Wire(redis, settings.redis.timeout_seconds)
         self._keys = Keys(settings.store)
-        self._values = Together(self._read_values)
-        self._read_together = Together(self._read_lists)
         self._rate = decay_rate(settings.fold.half_life_days)
         self._power, self._backward = settings.rank.count_power, settings.rank.backward
         self._list_seconds = settings.http.list_cache_ms / 1000
@@ -77,7 +77,7 @@ class StoreReader:
         self._names: dict[int, str] = {}
         self._category = settings.rank.category
         self._statistics = Statistics()
-        self._counts_together = Together(self._read_counts)
+        self._reading_due: set[asyncio.Task[None]] = set()
         # All weights are decayed to one moment, close enough to now.
         self._moment: int | None = None
         self._known = Refreshed(self._read_known, _SLOW_SECONDS)
@@ -89,21 +89,14 @@ class StoreReader:
             for window in WINDOWS
         }
 
-    async def histories(self, users: Sequence[int]) -> list[History]:
-        """What requests want of users (hashes), in order; empty where nothing is known."""
-        if not users:
-            return []
+    async def histories(self, users: Sequence[int]) -> SessionTable:
+        """A table of users (hashes) in their order, without events where nothing is known."""
         ids = np.array(users, np.uint64)
-        table = unpack_sessions(ids, await self._read_values(self._keys.sessions(ids)))
-        return [
-            History(table.item[a:b], table.kind[a:b], table.tag[a:b])
-            for a, b in pairwise(table.start.tolist())
-        ]
+        return unpack_sessions(ids, await self._wire.mget(self._keys.sessions(ids)))
 
     async def history(self, user: int) -> SessionTable:
         """A table of one user (a hash), without events where nothing is known."""
-        users = np.array([user], np.uint64)
-        return unpack_sessions(users, await self._values.get(self._keys.sessions(users)))
+        return await self.histories([user])
 
     async def neighbours(self, items: U64) -> list[Neighbours]:
         """Neighbours of items, NOTHING where none are known."""
@@ -117,24 +110,28 @@ class StoreReader:
                 found[item] = kept.list
             else:
                 missing.append(item)
-        found.update(zip(missing, await self._read_together.get(missing), strict=True))
+        if missing:
+            missing = list(dict.fromkeys(missing))
+            found.update(zip(missing, await self._read_lists(missing), strict=True))
         return [found[item] for item in wanted]
 
     async def bought(self, item: int) -> Neighbours:
         """What is bought together with an item (a hash)."""
         await self._known.get()
         keys = self._keys.bought(np.array([item], np.uint64))
-        return self._parse(await self._values.get(keys))[0]
+        return self._parse(await self._wire.mget(keys))[0]
 
     async def popularity(self, index: I64) -> Popularity:
-        """How popular items, given by small ints, are; of known ones at most ten seconds old."""
-        stale = self._statistics.stale(index, time.monotonic())
+        """How popular items, given by small ints, are, as old as `store/statistics.py` says."""
+        now = time.monotonic()
+        stale, due = self._statistics.look(index, now)
         if len(stale):
-            await self._counts_together.get(stale.tolist())
-        sessions, recent, recent_at = self._statistics.of(index)
-        # Clocks of producers differ: what lies ahead of the latest event counts as now.
-        age = np.maximum((self._moment or 0) - recent_at, 0)
-        return Popularity(sessions, recent * np.exp(-RECENT * self._rate * age))
+            await self._read_counts(np.unique(stale))
+        if len(due):
+            reading = asyncio.create_task(self._read_due(due))
+            self._reading_due.add(reading)
+            reading.add_done_callback(self._reading_due.discard)
+        return Popularity(*self._statistics.of(index, self._moment or 0, RECENT * self._rate))
 
     async def knowledge(self) -> Knowledge:
         """Totals, repeat prior and the learned ranking where it leads, at most two seconds old."""
@@ -142,7 +139,7 @@ class StoreReader:
 
     async def taught(self) -> bytes | None:
         """The learned ranking as it lies in Redis (`store/taught.py`)."""
-        found = await self._values.get([self._keys.stats + b"m"])
+        found = await self._wire.mget([self._keys.stats + b"m"])
         return found[0]
 
     async def texts(self, items: U64) -> list[ItemText]:
@@ -150,7 +147,7 @@ class StoreReader:
         wanted = items.tolist()
         unnamed = [i for i in wanted if i not in self._names]
         ids = np.array(unnamed, np.uint64)
-        values = await self._values.get(self._keys.statistics(ids) + self._keys.catalogue(items))
+        values = await self._wire.mget(self._keys.statistics(ids) + self._keys.catalogue(items))
         for item, value in zip(unnamed, values, strict=False):
             if name := name_of(value):
                 self._names[item] = name
@@ -175,19 +172,25 @@ class StoreReader:
         """Items that may be shown to be tried, at most two seconds old."""
         return await self._new.get()
 
-    async def categories(self, items: U64) -> set[str]:
-        """Categories of items, where the catalogue knows them."""
-        return {one for one in await self._categories(items) if one is not None}
+    async def catalogue_changes(self) -> list[Changes]:
+        """How the catalogue has changed so far, by item shard."""
+        found = await self._wire.mget(self._keys.changes)
+        return [
+            Changes(int.from_bytes(value[:8], "little"), np.frombuffer(value, "<u8", offset=8))
+            if value
+            else Changes(0, np.zeros(0, np.uint64))
+            for value in found
+        ]
 
     async def item(self, item: int) -> ItemLists:
         """All that is counted for one item (a hash)."""
         keys = self._keys.neighbours(np.array([item], np.uint64))
-        return sum_lists(await self._values.get(keys), self._rate)
+        return sum_lists(await self._wire.mget(keys), self._rate)
 
     async def counts(self, item: int) -> tuple[int, int]:
         """Sessions with an item (a hash), and events of it."""
         keys = self._keys.statistics(np.array([item], np.uint64))
-        found = unpack_statistics(await self._values.get(keys))[0]
+        found = unpack_statistics(await self._wire.mget(keys))[0]
         return int(found["sessions"]), int(found["events"])
 
     async def totals(self) -> dict[str, int]:
@@ -205,19 +208,15 @@ class StoreReader:
         """Raises when the store does not answer."""
         await self._redis.ping()
 
-    async def _read_values(self, keys: list[bytes]) -> list[bytes | None]:
-        return await self._wire.mget(keys)
-
-    async def _read_counts(self, index: list[int]) -> list[None]:
+    async def _read_counts(self, index: I64) -> None:
         """Read statistics of items, given by small ints, and keep them for a while."""
-        places = np.array(index, np.int64)
-        keys = self._keys.statistics(self.interner.ids(places))
-        self._statistics.put(
-            places,
-            unpack_statistics(await self._read_values(keys)),
-            time.monotonic(),
-        )
-        return [None] * len(index)
+        keys = self._keys.statistics(self.interner.ids(index))
+        found = unpack_statistics(await self._wire.mget(keys))
+        self._statistics.put(index, found, time.monotonic())
+
+    async def _read_due(self, index: I64) -> None:
+        with contextlib.suppress(RedisError):  # whoever needs them asks again
+            await self._read_counts(index)
 
     async def _read_lists(self, items: list[int]) -> list[Neighbours]:
         """Read and parse lists of items (hashes), and keep them for a while."""
@@ -227,8 +226,8 @@ class StoreReader:
         hashes = np.array(items, np.uint64)
         keys = self._keys.neighbours(hashes)
         # Whoever asks for an item's neighbours wants to know how often it occurs, too.
-        stale = self._statistics.stale(self.interner.index(hashes), time.monotonic())
-        values = await self._read_values(keys + self._keys.statistics(self.interner.ids(stale)))
+        stale = np.concatenate(self._statistics.look(self.interner.index(hashes), time.monotonic()))
+        values = await self._wire.mget(keys + self._keys.statistics(self.interner.ids(stale)))
         self._statistics.put(stale, unpack_statistics(values[len(keys) :]), time.monotonic())
         values = values[: len(keys)]
         if len(self._lists) > _KEPT_LISTS:
@@ -296,7 +295,7 @@ class StoreReader:
     async def _categories(self, items: U64) -> list[str | None]:
         if not len(items):
             return []
-        entries = await self._values.get(self._keys.catalogue(items))
+        entries = await self._wire.mget(self._keys.catalogue(items))
         return [category_of(entry, self._category) for entry in entries]
 
 

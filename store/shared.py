@@ -1,87 +1,48 @@
-"""What requests share: reads and work of one moment, and what changes slowly."""
+"""What requests share: work of one moment, and what changes slowly."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from config.errors import StoreError
 
-__all__ = ["Batched", "Refreshed", "Together"]
+__all__ = ["Batched", "Refreshed"]
 
 K = TypeVar("K")
 T = TypeVar("T")
 V = TypeVar("V")
 
 
-class Together(Generic[K, V]):
-    """Puts what several requests ask for into one read.
+class Batched(Generic[K, V]):
+    """Does for several requests together what each asks for by itself.
 
-    One read is under way at a time. What is asked for meanwhile waits for it and goes together in
-    the next one: the busier the server, the more requests share a read, and an idle one adds
-    nothing to a request.
+    A few batches are under way at a time, so that one is worked on while another waits for the
+    store. What is asked for meanwhile waits and goes together in the next one: the busier the
+    server, the more requests share the work, and an idle one adds next to nothing to a request.
     """
 
-    def __init__(self, read: Callable[[list[K]], Awaitable[Sequence[V]]]) -> None:
-        """`read` takes keys, each once, and gives their values in order."""
-        self._read_all = read
-        self._waiting: list[tuple[list[K], asyncio.Future[list[V]]]] = []
-        self._reading: asyncio.Task[None] | None = None
-
-    async def get(self, keys: list[K]) -> list[V]:
-        """The values of keys, in order. Raises what reading them raises."""
-        if not keys:
-            return []
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[V]] = loop.create_future()
-        self._waiting.append((keys, future))
-        if self._reading is None:
-            self._reading = loop.create_task(self._read_on())
-        return await future
-
-    async def _read_on(self) -> None:
-        try:
-            while self._waiting:
-                waiting, self._waiting = self._waiting, []
-                await self._read(waiting)
-        finally:
-            self._reading = None
-
-    async def _read(self, waiting: list[tuple[list[K], asyncio.Future[list[V]]]]) -> None:
-        unique = list(dict.fromkeys(key for keys, _ in waiting for key in keys))
-        try:
-            found = dict(zip(unique, await self._read_all(unique), strict=True))
-        except Exception as error:  # whoever waits gets it
-            for _, future in waiting:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for keys, future in waiting:
-            if not future.done():
-                future.set_result([found[key] for key in keys])
-
-
-class Batched(Generic[K, V]):
-    """Does for several requests together what each asks for by itself, in the way of `Together`."""
-
-    def __init__(self, work: Callable[[list[K]], Awaitable[Sequence[V]]], most: int) -> None:
+    def __init__(
+        self, work: Callable[[list[K]], Awaitable[Sequence[V]]], most: int, at_once: int = 1
+    ) -> None:
         """`work` takes at most `most` questions, not all of them different, and gives an answer to
         each, in order. Where it raises StoreError, each is asked by itself.
         """
         self._work = work
         self._most = most
+        self._at_once = at_once
         self._waiting: list[tuple[K, asyncio.Future[V]]] = []
-        self._working: asyncio.Task[None] | None = None
+        self._working: set[asyncio.Task[None]] = set()
 
     async def get(self, question: K) -> V:
         """The answer. Raises what working it out raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[V] = loop.create_future()
         self._waiting.append((question, future))
-        if self._working is None:
-            self._working = loop.create_task(self._work_on())
+        if len(self._working) < self._at_once:
+            self._working.add(loop.create_task(self._work_on()))
         return await future
 
     async def _work_on(self) -> None:
@@ -92,8 +53,8 @@ class Batched(Generic[K, V]):
                 some = [(question, future) for question, future in some if not future.done()]
                 if some:
                     await self._answer(some)
-        finally:
-            self._working = None
+        finally:  # not later: who asks meanwhile would be waited for by nobody
+            self._working.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _answer(self, some: list[tuple[K, asyncio.Future[V]]]) -> None:
         try:

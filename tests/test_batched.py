@@ -74,3 +74,30 @@ async def test_who_gives_up_is_not_worked_for() -> None:
     assert await first == 2
     assert await batched.get(3) == 6
     assert worker.asked == [[1], [3]]
+
+
+async def test_as_many_batches_as_allowed_are_under_way() -> None:
+    worker = Worker()
+    batched = Batched(worker.work, most=10, at_once=2)
+    worker.let.clear()
+    asks = []
+    for number in (1, 2, 3, 4):
+        asks.append(asyncio.create_task(batched.get(number)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert worker.asked == [[1], [2]]
+    worker.let.set()
+    assert await asyncio.gather(*asks) == [2, 4, 6, 8]
+    assert worker.asked == [[1], [2], [3, 4]]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+async def test_who_asks_when_a_batch_has_just_ended_is_answered(at_once: int) -> None:
+    batched = Batched(Worker().work, most=10, at_once=at_once)
+
+    async def ask_again(number: int) -> int:
+        return sum([await batched.get(number) for _ in range(50)])
+
+    async with asyncio.timeout(20):
+        answers = await asyncio.gather(*(ask_again(number) for number in range(7)))
+    assert answers == [100 * number for number in range(7)]

@@ -22,8 +22,9 @@ from processors.exposure import ExposureApplier
 from serving import metrics
 from serving.exploration import Exposures
 from serving.publishing import Publisher
-from serving.recommend import Choice, Recommender, Scored
+from serving.recommend import Recommender, Scored
 from serving.status import sample_of
+from serving.wanted import Choice
 from store.commit import CatalogueEntry, Target
 from store.connect import connect
 from store.exposures import ExposureWriter, read_new_items

@@ -432,23 +432,33 @@ def test_another_value_is_as_if_nothing_were_taught(value: bytes | None) -> None
 @given(seed=seeds)
 def test_statistics_are_kept_for_a_while(seed: int) -> None:
     random = Random(seed)
-    kept, slow = Statistics(), dict[int, tuple[float, float, int, float]]()
-    far = random.choice([0, 1, 3])
-    for now in range(0, 60, 5):
+    kept, slow = Statistics(), dict[int, tuple[float, float, int]]()
+    until, due = dict[int, float](), dict[int, float]()
+    far, rate = random.choice([0, 1, 3]), random.choice([0.0, 0.01])
+    for now in range(0, 150, 5):
         # Ints grow with time, as those of new items do.
-        near = [1024 * block + place for block in range(far * now // 15 + 1) for place in range(8)]
+        near = [1024 * block + place for block in range(far * now // 40 + 1) for place in range(8)]
         some = random.sample(near, random.randint(0, 8))
         index = np.array(some, np.int64)
-        stale = [one for one in some if one not in slow or slow[one][3] < now]
-        assert kept.stale(index, now).tolist() == stale
-        assert [part.tolist() for part in kept.of(index)] == [
-            [slow.get(one, (0, 0, 0, 0))[part] for one in some] for part in range(3)
-        ]
-        found = np.zeros(len(some), STATISTICS)
-        for place, one in enumerate(some):
-            found[place] = random.choice([0, 1, 99]), 5, float(random.randrange(99)), now
-            row = found[place]
+        stale, again = (part.tolist() for part in kept.look(index, float(now)))
+        assert stale == [one for one in some if until.get(one, -1) < now]
+        assert again == [one for one in some if one not in stale and due[one] < now]
+        due.update((one, now + 1.0) for one in again)
+        found = kept.of(index, now, rate)
+        known = [slow.get(one, (0.0, 0.0, now)) for one in some]
+        assert found[0].tolist() == [sessions for sessions, _, _ in known]
+        assert found[1].tolist() == pytest.approx(
+            [recent * math.exp(-rate * max(now - at, 0)) for _, recent, at in known]
+        )
+        read = [one for one in some if one in stale or (one in again and random.random() < 0.8)]
+        rows = np.zeros(len(read), STATISTICS)
+        for place, one in enumerate(read):
+            # Clocks of producers differ.
+            at = max(now + random.randint(-3, 3), 0)
+            rows[place] = random.choice([0, 1, 99]), 5, float(random.randrange(99)), at
+            row = rows[place]
+            slow[one] = (float(row["sessions"]), float(row["recent"]), at)
             # An item that is in no session yet is looked for again soon.
-            until = now + (10.0 if row["sessions"] else 0.25)
-            slow[one] = (float(row["sessions"]), float(row["recent"]), now, until)
-        kept.put(index, found, float(now))
+            until[one] = now + (60.0 if row["sessions"] else 0.25)
+            due[one] = now + (10.0 if row["sessions"] else math.inf)
+        kept.put(np.array(read, np.int64), rows, float(now))

@@ -20,11 +20,11 @@ from yarl import URL
 from config.errors import BadInput, StreamError
 from processors import metrics as worker_metrics
 from serving import metrics
-from serving.answers import title_of
 from serving.bodies import Decoder, ItemBody, RecommendBody, query_body
 from serving.evaluated import WINDOWS, Counted, Shares, between
 from serving.outage import Outage, StoreDown
 from serving.publishing import Publisher
+from serving.shown import title_of
 from serving.status import Sample, Status, quantile, sample_of
 from store.found import ItemText
 from streams.producer import RecordProducer

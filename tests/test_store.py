@@ -20,7 +20,8 @@ from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_de
 from processors.popularity import GRANULARITIES, WINDOWS
 from processors.repeats import CELLS
 from serving.candidates import NOTHING
-from serving.recommend import Choice, Recommender
+from serving.recommend import Recommender
+from serving.wanted import Choice
 from store.commit import CatalogueEntry, Marks, Outcome, Target
 from store.connect import connect
 from store.keys import Keys, id_bytes

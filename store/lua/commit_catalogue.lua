@@ -1,4 +1,5 @@
--- Sets or deletes catalogue entries of one item shard, and keeps the set of its new items.
+-- Sets or deletes catalogue entries of one item shard, keeps the set of its new items, and tells
+-- readers which entries have changed.
 -- KEYS[2]  the shard's prefix
 -- ARGV[3]  item hashes, 8 bytes each; ARGV[4] lengths of their entries, u32, 0 deletes;
 -- ARGV[5]  the entries, JSON
@@ -24,4 +25,9 @@ for i = 0, #hashes / 8 - 1 do
   end
   at = at + size
 end
+-- How many changes there were so far, and the items of the latest ones, newest first.
+local old = redis.call('GET', prefix .. 'v') or string.rep('\0', 8)
+local count = struct.unpack('<I8', old) + #hashes / 8
+local latest = string.sub(hashes .. string.sub(old, 9), 1, 8 * 512)
+redis.call('SET', prefix .. 'v', struct.pack('<I8', count) .. latest)
 return {APPLIED, last}

@@ -1,0 +1,97 @@
+"""What items look like, as ready JSON, kept until the catalogue changes.
+
+Names never change and catalogue entries seldom do, so neither is read again until the store tells
+that an item's entry has changed. That is looked at twice a second: a change shows within a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import msgspec
+import numpy as np
+import orjson
+
+from config.settings import Settings
+from store.found import ItemText
+from store.reader import StoreReader
+from store.shared import Refreshed
+from streams.item import category_of
+
+__all__ = ["SCORE", "Pieces", "Shown", "title_of"]
+
+Pieces = dict[int, bytes]
+"""JSON of items up to the score, by their hashes."""
+SCORE = b'"score":'
+"""How each piece ends."""
+_LOOK_SECONDS = 0.5
+_MOST_KEPT = 200_000
+
+
+class _Title(msgspec.Struct):
+    title: str = ""
+
+
+_title_decoder = msgspec.json.Decoder(_Title)
+
+
+def title_of(text: ItemText) -> str:
+    """The title in an item's catalogue entry, empty where there is none."""
+    return _title_decoder.decode(text.catalogue).title if text.catalogue else ""
+
+
+class Shown:
+    """Keeps pieces and categories. Raises redis.RedisError."""
+
+    def __init__(self, reader: StoreReader, settings: Settings) -> None:
+        self._reader = reader
+        self._attribute = settings.rank.category
+        self._pieces: Pieces = {}
+        self._category: dict[int, str | None] = {}
+        self._counts: list[int] = []
+        self._looked = Refreshed(self._look, _LOOK_SECONDS)
+
+    async def pieces(self, items: Iterable[int]) -> Pieces:
+        """Those of items (hashes), among others; items without a name have none."""
+        await self._read(items)
+        return self._pieces
+
+    async def categories(self, items: Collection[int]) -> set[str]:
+        """Categories of items (hashes), where the catalogue knows them."""
+        await self._read(items)
+        return {one for item in items if (one := self._category.get(item)) is not None}
+
+    async def _read(self, items: Iterable[int]) -> None:
+        await self._looked.get()
+        if len(self._pieces) > _MOST_KEPT:
+            self._pieces, self._category = {}, {}
+        missing = [item for item in items if item not in self._pieces]
+        while missing:
+            missing = list(dict.fromkeys(missing))
+            counts = self._counts
+            texts = await self._reader.texts(np.array(missing, np.uint64))
+            if counts != self._counts:
+                continue  # some of these may be from before the change
+            for item, text in zip(missing, texts, strict=True):
+                if text.item_id:
+                    self._pieces[item] = _piece(text)
+                    self._category[item] = category_of(text.catalogue, self._attribute)
+            break
+
+    async def _look(self) -> None:
+        """Drop what has changed since the last look."""
+        changes = await self._reader.catalogue_changes()
+        for before, now in zip(self._counts, changes, strict=False):
+            if 0 <= now.count - before <= len(now.latest):
+                for item in now.latest[: now.count - before].tolist():
+                    self._pieces.pop(item, None)
+                    self._category.pop(item, None)
+            else:  # more than the store names, or it has lost some
+                self._pieces, self._category = {}, {}
+        self._counts = [now.count for now in changes]
+
+
+def _piece(text: ItemText) -> bytes:
+    title = title_of(text)
+    shown = {"item_id": text.item_id, "title": title} if title else {"item_id": text.item_id}
+    return orjson.dumps(shown)[:-1] + b"," + SCORE

@@ -1,0 +1,100 @@
+"""What requests ask for, and what that means: after which session, and without which items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from processors.session import SessionTable
+from serving.candidates import SessionItems, session_items
+from serving.latest import latest_items
+from streams.columns import U64
+
+__all__ = ["Choice", "Wanted", "wanted_of"]
+
+_NO_ITEMS = np.zeros(0, np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a request asks for, with ids hashed."""
+
+    n: int
+    user: int | None = None
+    session: U64 | None = None
+    """Items in time order; replaces the user's own session."""
+    exclude: U64 | None = None
+    exclude_seen: bool = False
+    """Leave out items of the user's history and of the session."""
+    diversity: float = 0.0
+    """From 0, by score alone, to 1, by difference alone."""
+    window: str | None = None
+    """Trending window to fill up from first; then, and without, the shortest first."""
+    explain: bool = False
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What one request wants to have worked out."""
+
+    choice: Choice
+    session: SessionItems
+    """After which to recommend."""
+    left_out: U64 | None
+    """What must not be shown."""
+
+
+def wanted_of(
+    choices: Sequence[Choice], histories: SessionTable, disliked: int, most: int
+) -> list[Wanted]:
+    """What each choice wants, in order. `histories` are those of the choices with a user, in their
+    order; `disliked` is the event type that says so, -1 for none; `most` the items of a session.
+    """
+    start = histories.start
+    first, item, distance, times, length, dislikes = latest_items(
+        start, histories.item, histories.tag, histories.kind, disliked, most
+    )
+    begins, lengths, special = first.tolist(), length.tolist(), dislikes.tolist()
+    found: list[Wanted] = []
+    row = -1
+    for choice in choices:
+        mine = slice(0, 0)
+        if choice.user is not None:
+            row += 1
+            mine = slice(int(start[row]), int(start[row + 1]))
+            if _is_plain(choice) and not special[row]:
+                own = slice(begins[row], begins[row + 1])
+                session = SessionItems(item[own], distance[own], times[own], lengths[row])
+                found.append(Wanted(choice, session, None))
+                continue
+        events, left_out = _events(choice, histories, mine, disliked)
+        found.append(Wanted(choice, session_items(events, len(events), most), left_out))
+    return found
+
+
+def _is_plain(choice: Choice) -> bool:
+    """It wants the user's own session, and nothing left out."""
+    return choice.session is None and choice.exclude is None and not choice.exclude_seen
+
+
+def _events(
+    choice: Choice, histories: SessionTable, mine: slice, disliked: int
+) -> tuple[U64, U64 | None]:
+    """The session's items in time order, and what must not be shown."""
+    parts = [] if choice.exclude is None else [choice.exclude]
+    item, tag = histories.item[mine], histories.tag[mine]
+    unwanted = item[histories.kind[mine] == disliked]
+    if len(unwanted):
+        parts.append(unwanted)
+    if choice.exclude_seen and len(item):
+        parts.append(item)
+    events = item[tag == tag[-1]] if len(item) else _NO_ITEMS
+    if choice.session is not None:
+        events = choice.session
+        if choice.exclude_seen:
+            parts.append(events)
+    if len(unwanted):
+        events = events[~np.isin(events, unwanted)]
+    return events, np.concatenate(parts) if parts else None
