@@ -54,8 +54,8 @@ async def until_counted(
 ) -> list[Sample]:
     """Wait until the totals say that many events; returns samples as they rose.
 
-    It is over `at_most` seconds after the first sample, too. Raises StoreError when `seconds` have
-    passed without either.
+    It is over `at_most` seconds after something was counted first, too. Raises StoreError when
+    `seconds` have passed without either.
     """
     redis = connect(settings)
     reader = StoreReader(redis, settings)
@@ -65,9 +65,9 @@ async def until_counted(
         while True:
             count = (await reader.totals()).get("events", 0)
             now = time.monotonic()
-            if count and (not seen or count != seen[-1].events):
+            if not seen or count != seen[-1].events:
                 seen.append(Sample(now, count, cpu()))
-            if count >= events or (seen and now - seen[0].time > at_most):
+            if count >= events or (len(seen) > 1 and now - seen[1].time > at_most):
                 return seen
             if now > limit:
                 raise StoreError(
@@ -79,7 +79,7 @@ async def until_counted(
         await redis.aclose()
 
 
-def steady(samples: Sequence[Sample], after: int = 0) -> Steady:
+def steady(samples: Sequence[Sample], after: int = 1) -> Steady:
     """From the first sample that has at least `after` events to the last one.
 
     Starting up does not count then, nor do the events of the commit that the clock starts with.

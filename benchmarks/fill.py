@@ -14,7 +14,7 @@ from benchmarks.setup import until_log_written
 from benchmarks.workload import Workload
 from config.settings import Settings
 from store.connect import connect
-from streams.columns import U64, EventColumns, hash_names
+from streams.columns import I64, U64, EventColumns, hash_names
 
 __all__ = ["fill_store"]
 
@@ -25,17 +25,25 @@ _TOPIC = "filled-by-bench"
 _EVENT_KEY_SEED = 0x9E3779B97F4A7C15
 
 
-async def fill_store(settings: Settings, load: Workload, name: str = _TOPIC) -> None:
-    """Count a workload. `name` is that of its log, which nobody else may use.
+async def fill_store(
+    settings: Settings,
+    load: Workload,
+    name: str = _TOPIC,
+    make_step: type[FoldStep] = FoldStep,
+    first_user: int = 0,
+) -> None:
+    """Count a workload. `name` is that of its log, which nobody else may use; its users are those
+    from number `first_user` on.
 
     Redis writes no append-only file meanwhile, and a fresh one when all is counted.
     """
     redis = connect(settings)
     try:
         await redis.config_set("appendonly", "no")
-        step = FoldStep(settings, redis)
+        step = make_step(settings, redis)
         named: set[int] = set()
-        user_hash, item_hash = _hashes("user-", load.user), _hashes("item-", load.item)
+        user_hash = _hashes("user-", load.user, first_user)
+        item_hash = _hashes("item-", load.item)
         view = list(settings.events.weights).index("view")
         for begin in range(0, len(load.user), _AT_ONCE):
             end = min(begin + _AT_ONCE, len(load.user))
@@ -68,9 +76,12 @@ async def fill_store(settings: Settings, load: Workload, name: str = _TOPIC) -> 
         await redis.aclose()
 
 
-def _hashes(head: str, numbers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> U64:
-    """Hash of every number's id, at the number's place; zeros for numbers that do not occur."""
+def _hashes(head: str, numbers: I64, first: int = 0) -> U64:
+    """Hash of each number's id, at the number's place; zeros for numbers that do not occur.
+
+    The ids count from `first` on.
+    """
     known = np.unique(numbers)
     found = np.zeros(int(known[-1]) + 1, np.uint64)
-    found[known] = hash_names([f"{head}{number}".encode() for number in known.tolist()])
+    found[known] = hash_names([f"{head}{number}".encode() for number in (known + first).tolist()])
     return found

@@ -6,6 +6,9 @@ No retries, no rejected records, nothing learned: only what happens when all goe
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
+from typing import TypeVar
+
 import numpy as np
 from redis.asyncio import Redis
 
@@ -18,7 +21,9 @@ from streams.decode import DecodedBatch, decode_batch
 from streams.event import EventRules
 from streams.records import Records
 
-__all__ = ["FoldStep"]
+__all__ = ["FoldStep", "OnlyUsers", "nothing_of"]
+
+_Columns = TypeVar("_Columns")
 
 
 class FoldStep:
@@ -74,3 +79,19 @@ class FoldStep:
     async def _before_commit(self, deltas: ItemDeltas) -> ItemDeltas:
         """What of the items' deltas is committed: all, unless somebody writes a part otherwise."""
         return deltas
+
+
+class OnlyUsers(FoldStep):
+    """Commits histories of users alone, as if their events had added nothing to items."""
+
+    async def _before_commit(self, deltas: ItemDeltas) -> ItemDeltas:
+        return nothing_of(deltas)
+
+
+def nothing_of(columns: _Columns) -> _Columns:
+    """The same columns without rows."""
+    empty = {}
+    for one in fields(columns):  # type: ignore[arg-type]
+        value = getattr(columns, one.name)
+        empty[one.name] = nothing_of(value) if is_dataclass(value) else value[:0]
+    return replace(columns, **empty)  # type: ignore[type-var]

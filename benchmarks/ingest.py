@@ -31,7 +31,15 @@ from commands.stack import Stack
 from config.settings import Settings
 from streams.topics import bootstrap_of
 
-__all__ = ["WARM_UP", "count_live", "count_log", "filled_log", "measure_ingest", "sender_setup"]
+__all__ = [
+    "WARM_UP",
+    "count_live",
+    "count_log",
+    "count_more",
+    "filled_log",
+    "measure_ingest",
+    "sender_setup",
+]
 
 log = structlog.get_logger("headwater.bench")
 
@@ -94,9 +102,11 @@ def sender_setup(
     }
 
 
-async def filled_log(settings: Settings, *, events: int, items: int, users: int) -> None:
+async def filled_log(
+    settings: Settings, *, events: int, items: int, users: int, seed: int = _SEED
+) -> None:
     """Put events into the topic of events, as fast as Kafka takes them."""
-    setup = sender_setup(settings, events=events, items=items, users=users, seed=_SEED)
+    setup = sender_setup(settings, events=events, items=items, users=users, seed=seed)
     async with Helper("benchmarks.sender", setup) as sender:
         await sender.ask({"events": events})
 
@@ -106,15 +116,23 @@ async def count_log(
 ) -> Steady:
     """Let new workers count the log of so many events into an empty Redis, then stop them."""
     await wipe(stack)
+    return await count_more(stack, events, workers, pinned=pinned, warm_up=warm_up)
+
+
+async def count_more(
+    stack: Stack, events: int, workers: int, *, pinned: bool, warm_up: float = WARM_UP
+) -> Steady:
+    """Let new workers count the log of so many events into what Redis holds, then stop them."""
+    (start,) = [one.events for one in await until_counted(stack.settings, 0, _LIMIT_SECONDS)]
     stack.start_workers(workers)
     if pinned:
         pin_apart(stack, stack.workers[-1].pid)
     else:
         spread_out(stack)
     times = process_times(stack)
-    seen = await until_counted(stack.settings, events, _LIMIT_SECONDS, times)
+    seen = await until_counted(stack.settings, start + events, _LIMIT_SECONDS, times)
     await stack.stop_workers()
-    return steady(seen, int(warm_up * events))
+    return steady(seen, start + max(1, int(warm_up * events)))
 
 
 async def count_live(

@@ -5,9 +5,9 @@ batch before, as in Headwater; all else is committed as Headwater does.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from benchmarks.fold_step import FoldStep
+from benchmarks.fold_step import FoldStep, nothing_of
 from processors.cooccurrence import Increments
 from processors.fold import ItemDeltas
 from store.keys import id_bytes
@@ -23,8 +23,7 @@ class PairCommands(FoldStep):
     async def _before_commit(self, deltas: ItemDeltas) -> ItemDeltas:
         for letter, part in ((b"n", deltas.increments), (b"b", deltas.bought)):
             await self._write(b"bench-pairs:" + letter, part)
-        part = deltas.increments
-        nothing = Increments(*(getattr(part, one.name)[:0] for one in fields(Increments)))
+        nothing = nothing_of(deltas.increments)
         return replace(deltas, increments=nothing, bought=nothing)
 
     async def _write(self, head: bytes, part: Increments) -> None:

@@ -62,7 +62,7 @@ def process_times(stack: Stack) -> ProcessTimes:
     redis, kafka = services_of(stack)
     pids = {
         "workers": [one.pid for one in stack.workers if one.running],
-        "server": [stack.server.pid] if stack.server is not None else [],
+        "server": [stack.server.pid] if stack.server and stack.server.running else [],
         "redis": [redis],
         "kafka": [kafka],
     }

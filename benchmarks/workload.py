@@ -27,7 +27,7 @@ class Workload:
     user: npt.NDArray[np.int64]
     item: npt.NDArray[np.int64]
     time: npt.NDArray[np.int64]
-    """Milliseconds since 1970; the last one is now."""
+    """Milliseconds since 1970."""
 
 
 def make_workload(
@@ -38,12 +38,14 @@ def make_workload(
     *,
     session_length: int | None = None,
     skew: float = 1.0,
+    age_seconds: int = 0,
 ) -> Workload:
     """Sessions of geometric length, 5.5 on average, `_CONCURRENT` of them open at a time; or all of
     `session_length`, and every user with equally many where the numbers allow.
 
     An item is drawn by a Zipf law with exponent `skew`; the next one of the session is, four times
-    in five, of the same group of items, so that there is something to learn.
+    in five, of the same group of items, so that there is something to learn. The last event is
+    `age_seconds` old.
     """
     rng = np.random.default_rng(seed)
     weight = 1.0 / np.arange(1, items + 1) ** skew
@@ -71,9 +73,8 @@ def make_workload(
     used = int(session[-1]) + 1
     user = rng.permutation(max(users, used))[:used] % users
     ticks = np.arange(events) * (_SECONDS_BETWEEN_CLICKS * 1000 // _CONCURRENT)
-    return Workload(
-        user[session][turn], item[turn], int(time.time() * 1000) - int(ticks[-1]) + ticks
-    )
+    last = int((time.time() - age_seconds) * 1000)
+    return Workload(user[session][turn], item[turn], last - int(ticks[-1]) + ticks)
 
 
 def records(load: Workload, first_id: int = 0) -> Iterator[tuple[bytes, bytes]]:

@@ -12,6 +12,7 @@ from cyclopts.validators import Number
 
 from benchmarks.against import measure_against
 from benchmarks.freshness import measure_freshness
+from benchmarks.growth import measure_growth
 from benchmarks.ingest import measure_ingest
 from benchmarks.learning import measure_learning
 from benchmarks.memory import measure_memory
@@ -228,6 +229,52 @@ def memory(*, items: Positive = 2_500, users: Positive = 50_000, json: Json = Fa
         Users of the shop; each has 20 events.
     """
     _run(lambda settings: measure_memory(settings, items=items, users=users), json)
+
+
+@bench.command
+def growth(
+    *,
+    items: tuple[Positive, ...] = (10_000, 100_000, 1_000_000),
+    users: tuple[Positive, ...] = (100_000, 1_000_000, 5_000_000),
+    workers: tuple[Positive, ...] = (1, 2, 4),
+    filled: Positive = 2_000_000,
+    events: Positive = 200_000,
+    rounds: Positive = 2,
+    seconds: Rate = 4,
+    json: Json = False,
+) -> None:
+    """What an event and a request cost as items, users and workers become more.
+
+    Parameters
+    ----------
+    items
+        Numbers of items.
+    users
+        Numbers of users.
+    workers
+        Numbers of workers.
+    filled
+        Events that make the lists beforehand.
+    events
+        Events that are counted in a round.
+    rounds
+        Rounds of which the median counts.
+    seconds
+        Length of a round of requests.
+    """
+    _run(
+        lambda settings: measure_growth(
+            settings,
+            items=list(items),
+            users=list(users),
+            workers=list(workers),
+            filled=filled,
+            events=events,
+            rounds=rounds,
+            seconds=seconds,
+        ),
+        json,
+    )
 
 
 @bench.command

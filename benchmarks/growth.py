@@ -1,0 +1,173 @@
+"""What an event and a request cost as items, users and workers become more.
+
+    items     10,000 to 1,000,000, with 100,000 users
+    users     100,000 to 5,000,000, with 100,000 items
+    workers   1, 2 and 4 on the same partitions
+
+Before each measurement the store holds the same crowd of old customers, whose events make the
+lists, and as many quiet users as the point says, each with an old session of three events. The log
+that a worker then counts has sessions of quiet users, and it is these users who ask afterwards; so
+neither histories nor lists differ but by the numbers above. Costs are processor time: worker and
+Redis for an event, server and Redis for a request. Worker and server have a core to themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from benchmarks.counted import Steady
+from benchmarks.fill import fill_store
+from benchmarks.fold_step import OnlyUsers
+from benchmarks.ingest import count_log, count_more, filled_log
+from benchmarks.processor import cores
+from benchmarks.report import machine, spread
+from benchmarks.serve import ask_capacity, load_on
+from benchmarks.setup import measuring_stack, pin_apart, process_times, use_topics, wipe
+from benchmarks.workload import make_workload
+from commands.stack import Stack
+from config.settings import Settings
+
+__all__ = ["measure_growth"]
+
+log = structlog.get_logger("headwater.bench")
+
+_SEED = 23
+_CROWD_FROM = 1 << 30
+"""Numbers of old customers begin here, behind all others."""
+_CROWD = 100_000
+_HOUR = 3600
+_WARM_UP_SECONDS = 2.0
+_CONNECTIONS = 32
+
+
+async def measure_growth(
+    settings: Settings,
+    *,
+    items: list[int],
+    users: list[int],
+    workers: list[int],
+    filled: int,
+    events: int,
+    rounds: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """`filled` events make the lists; `events` of each log, and `seconds` of requests, a round.
+
+    Users grow with the middle one of `items`, items with the least of `users`.
+    """
+    usual = sorted(items)[len(items) // 2]
+    points: list[dict[str, Any]] = []
+    async with measuring_stack(settings) as stack:
+        for count in [usual, *(one for one in items if one != usual)]:
+            await wipe(stack)
+            crowd = make_workload(
+                filled, count, _CROWD, _SEED, session_length=5, age_seconds=48 * _HOUR
+            )
+            await fill_store(stack.settings, crowd, "crowd", first_user=_CROWD_FROM)
+            before = 0
+            for some in sorted(users) if count == usual else [min(users)]:
+                await _add_quiet_users(stack, count, before, some)
+                before = some
+                points.append(await _point(stack, count, some, events, rounds, seconds))
+        shared = await _with_workers(stack, usual, min(users), 3 * events, rounds, workers)
+    by_items = sorted((p for p in points if p["users"] == min(users)), key=lambda p: p["items"])
+    by_users = sorted((p for p in points if p["items"] == usual), key=lambda p: p["users"])
+    return {
+        "by_items": by_items,
+        "by_users": by_users,
+        "by_workers": shared,
+        "greatest_by_least": _ratios({"items": by_items, "users": by_users, "workers": shared}),
+        "filled": filled,
+        "events": events,
+        "rounds": rounds,
+        "seconds": seconds,
+        "pinned": cores() is not None,
+        "machine": machine(),
+    }
+
+
+async def _add_quiet_users(stack: Stack, items: int, known: int, users: int) -> None:
+    """Three old events for each user from number `known` on, until there are so many users."""
+    if users == known:
+        return
+    more = users - known
+    load = make_workload(3 * more, items, more, _SEED + 1, session_length=3, age_seconds=24 * _HOUR)
+    await fill_store(stack.settings, load, f"quiet-{users}", OnlyUsers, first_user=known)
+
+
+async def _point(
+    stack: Stack, items: int, users: int, events: int, rounds: int, seconds: float
+) -> dict[str, Any]:
+    counted, asked = [], []
+    for number in range(rounds):
+        await use_topics(stack, f"events-{items}-{users}-{number}")
+        shop = {"events": events, "items": items, "users": users, "seed": _SEED + 10 + number}
+        await filled_log(stack.settings, **shop)
+        counted.append(await count_more(stack, events, 1, pinned=True))
+        asked.append(await _ask(stack, shop, seconds))
+    event = spread([_cost(one.cpu, "workers") for one in counted], 2)
+    request = spread([_cost(one["cpu"], "server") for one in asked], 2)
+    point = {
+        "items": items,
+        "users": users,
+        "event_microseconds": event["median"],
+        "events_per_second": spread([one.rate for one in counted])["median"],
+        "request_microseconds": request["median"],
+        "requests_per_second": spread([one["requests_per_second"] for one in asked])["median"],
+        "spread": {"event_microseconds": event, "request_microseconds": request},
+    }
+    log.info("point", **{name: value for name, value in point.items() if name != "spread"})
+    return point
+
+
+async def _ask(stack: Stack, shop: dict[str, int], seconds: float) -> dict[str, Any]:
+    """Requests of the users of a log, which was counted just now."""
+    await stack.start_server(1)
+    async with load_on(stack, make_workload(**shop)) as asking:
+        if stack.server is not None:
+            pin_apart(stack, stack.server.pid, asking.pid)
+        times = process_times(stack)
+        await ask_capacity(asking, times, _CONNECTIONS, _WARM_UP_SECONDS)
+        found = await ask_capacity(asking, times, _CONNECTIONS, seconds)
+    if stack.server is not None:
+        await stack.server.stop()
+    return found
+
+
+async def _with_workers(
+    stack: Stack, items: int, users: int, events: int, rounds: int, workers: list[int]
+) -> list[dict[str, Any]]:
+    """The same log, counted by one worker and by several, on all cores."""
+    await use_topics(stack, "events-of-workers")
+    await filled_log(stack.settings, events=events, items=items, users=users)
+    found: dict[int, list[Steady]] = {count: [] for count in workers}
+    for _ in range(rounds):
+        for count, some in found.items():
+            some.append(await count_log(stack, events, count, pinned=False))
+    return [
+        {
+            "workers": count,
+            "event_microseconds": spread([_cost(one.cpu, "workers") for one in some], 2)["median"],
+            "events_per_second": spread([one.rate for one in some])["median"],
+        }
+        for count, some in found.items()
+    ]
+
+
+def _cost(cpu: Mapping[str, float], process: str) -> float:
+    """Microseconds of a process and of Redis together; 0 where the system does not tell."""
+    return cpu.get(process, 0.0) + cpu.get("redis", 0.0)
+
+
+def _ratios(points: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    """Greatest cost by least, over the points of each axis."""
+    found = {}
+    for axis, some in points.items():
+        for what in ("event", "request"):
+            costs = [one[f"{what}_microseconds"] for one in some if f"{what}_microseconds" in one]
+            if costs and min(costs) > 0:
+                found[f"{what}_by_{axis}"] = round(max(costs) / min(costs), 2)
+    return found
