@@ -26,11 +26,21 @@ import numpy as np
 from config.settings import StoreSettings
 from streams.columns import I64, U64
 
-__all__ = ["BOUGHT", "STATISTICS", "VIEWED", "Keys", "id_bytes"]
+__all__ = [
+    "BOUGHT",
+    "CATALOGUE",
+    "SESSION",
+    "STATISTICS",
+    "VIEWED",
+    "Keys",
+    "id_bytes",
+]
 
 GENERATION = 1
 VIEWED, BOUGHT, STATISTICS = b"n", b"b", b"x"
 """Letters of an item's two lists, and of its statistics."""
+CATALOGUE, SESSION = b"c", b"s"
+"""Letters of an item's catalogue entry, and of a user's session vector."""
 
 
 def id_bytes(ids: U64) -> list[bytes]:
@@ -90,7 +100,7 @@ class Keys:
 
     def catalogue(self, items: U64) -> list[bytes]:
         """Keys of catalogue entries."""
-        return self._keys(self.items, b"c", items)
+        return self._keys(self.items, CATALOGUE, items)
 
     @property
     def changes(self) -> list[bytes]:
@@ -99,7 +109,7 @@ class Keys:
 
     def sessions(self, users: U64) -> list[bytes]:
         """Keys of session vectors."""
-        return self._keys(self.users, b"s", users)
+        return self._keys(self.users, SESSION, users)
 
     @staticmethod
     def new_items(prefix: bytes) -> bytes:

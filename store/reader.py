@@ -31,9 +31,10 @@ from serving.rank import Knowledge
 from store.exposures import NewItems, read_new_items
 from store.found import Changes, ItemText, Trending
 from store.interner import Interner
-from store.keys import Keys
+from store.keys import BOUGHT, CATALOGUE, SESSION, STATISTICS, VIEWED, Keys
 from store.layout import name_of, unpack_statistics
 from store.lists import ItemLists, sum_for_requests, sum_lists
+from store.mget import Mget
 from store.shared import Refreshed
 from store.statistics import Statistics
 from store.taught import unpack_taught
@@ -70,6 +71,8 @@ class StoreReader:
         self._redis = redis
         self._wire = Wire(redis, settings.redis.timeout_seconds)
         self._keys = Keys(settings.store)
+        self._of_items = Mget(self._keys.items)
+        self._of_users = Mget(self._keys.users)
         self._rate = decay_rate(settings.fold.half_life_days)
         self._power, self._backward = settings.rank.count_power, settings.rank.backward
         self._list_seconds = settings.http.list_cache_ms / 1000
@@ -92,7 +95,8 @@ class StoreReader:
     async def histories(self, users: Sequence[int]) -> SessionTable:
         """A table of users (hashes) in their order, without events where nothing is known."""
         ids = np.array(users, np.uint64)
-        return unpack_sessions(ids, await self._wire.mget(self._keys.sessions(ids)))
+        values = await self._wire.read(self._of_users.command((SESSION, ids))) if users else []
+        return unpack_sessions(ids, values)
 
     async def history(self, user: int) -> SessionTable:
         """A table of one user (a hash), without events where nothing is known."""
@@ -118,8 +122,8 @@ class StoreReader:
     async def bought(self, item: int) -> Neighbours:
         """What is bought together with an item (a hash)."""
         await self._known.get()
-        keys = self._keys.bought(np.array([item], np.uint64))
-        return self._parse(await self._wire.mget(keys))[0]
+        command = self._of_items.command((BOUGHT, np.array([item], np.uint64)))
+        return self._parse(await self._wire.read(command))[0]
 
     async def popularity(self, index: I64) -> Popularity:
         """How popular items, given by small ints, are, as old as `store/statistics.py` says."""
@@ -145,9 +149,12 @@ class StoreReader:
     async def texts(self, items: U64) -> list[ItemText]:
         """Ids and catalogue entries of items, in order."""
         wanted = items.tolist()
+        if not wanted:
+            return []
         unnamed = [i for i in wanted if i not in self._names]
         ids = np.array(unnamed, np.uint64)
-        values = await self._wire.mget(self._keys.statistics(ids) + self._keys.catalogue(items))
+        command = self._of_items.command((STATISTICS, ids), (CATALOGUE, items))
+        values = await self._wire.read(command)
         for item, value in zip(unnamed, values, strict=False):
             if name := name_of(value):
                 self._names[item] = name
@@ -184,13 +191,13 @@ class StoreReader:
 
     async def item(self, item: int) -> ItemLists:
         """All that is counted for one item (a hash)."""
-        keys = self._keys.neighbours(np.array([item], np.uint64))
-        return sum_lists(await self._wire.mget(keys), self._rate)
+        command = self._of_items.command((VIEWED, np.array([item], np.uint64)))
+        return sum_lists(await self._wire.read(command), self._rate)
 
     async def counts(self, item: int) -> tuple[int, int]:
         """Sessions with an item (a hash), and events of it."""
-        keys = self._keys.statistics(np.array([item], np.uint64))
-        found = unpack_statistics(await self._wire.mget(keys))[0]
+        command = self._of_items.command((STATISTICS, np.array([item], np.uint64)))
+        found = unpack_statistics(await self._wire.read(command))[0]
         return int(found["sessions"]), int(found["events"])
 
     async def totals(self) -> dict[str, int]:
@@ -210,8 +217,8 @@ class StoreReader:
 
     async def _read_counts(self, index: I64) -> None:
         """Read statistics of items, given by small ints, and keep them for a while."""
-        keys = self._keys.statistics(self.interner.ids(index))
-        found = unpack_statistics(await self._wire.mget(keys))
+        command = self._of_items.command((STATISTICS, self.interner.ids(index)))
+        found = unpack_statistics(await self._wire.read(command))
         self._statistics.put(index, found, time.monotonic())
 
     async def _read_due(self, index: I64) -> None:
@@ -224,12 +231,12 @@ class StoreReader:
             await self._read_known()
         until = time.monotonic() + self._list_seconds
         hashes = np.array(items, np.uint64)
-        keys = self._keys.neighbours(hashes)
         # Whoever asks for an item's neighbours wants to know how often it occurs, too.
         stale = np.concatenate(self._statistics.look(self.interner.index(hashes), time.monotonic()))
-        values = await self._wire.mget(keys + self._keys.statistics(self.interner.ids(stale)))
-        self._statistics.put(stale, unpack_statistics(values[len(keys) :]), time.monotonic())
-        values = values[: len(keys)]
+        command = self._of_items.command((VIEWED, hashes), (STATISTICS, self.interner.ids(stale)))
+        values = await self._wire.read(command)
+        self._statistics.put(stale, unpack_statistics(values[len(items) :]), time.monotonic())
+        values = values[: len(items)]
         if len(self._lists) > _KEPT_LISTS:
             self._lists.clear()
         changed: dict[int, tuple[int, bytes | None]] = {}
@@ -295,7 +302,7 @@ class StoreReader:
     async def _categories(self, items: U64) -> list[str | None]:
         if not len(items):
             return []
-        entries = await self._wire.mget(self._keys.catalogue(items))
+        entries = await self._wire.read(self._of_items.command((CATALOGUE, items)))
         return [category_of(entry, self._category) for entry in entries]
 
 

@@ -42,7 +42,10 @@ class Wire:
         """The values of keys, in order. Raises redis.RedisError."""
         if not keys:
             return []
-        command = hiredis.pack_command(("MGET", *keys))  # type: ignore[arg-type]
+        return await self.read(hiredis.pack_command(("MGET", *keys)))  # type: ignore[arg-type]
+
+    async def read(self, command: bytes) -> list[bytes | None]:
+        """The answer to an MGET as it goes over the wire (`mget.py`). Raises redis.RedisError."""
         replies = self._replies
         if replies is not None and replies.open:
             try:
