@@ -4,24 +4,29 @@
 --          it, ARGV[2i + 1] the sum
 -- Reply: how many were replaced: not those that no longer begin with what was read, because
 -- another worker was quicker.
-local call, sub = redis.call, string.sub
+local call, sub, several = redis.call, string.sub, unpack
+-- APPEND doubles a buffer that it outgrows. Outgrown at half of the bound, it has room for all that
+-- comes until the next compaction, and no more.
 local half = math.floor(tonumber(ARGV[1]) / 2)
-local replaced = 0
+local first = half - 320
+local values = call('MGET', several(KEYS))
+local set, more = {}, {}
 for i, key in ipairs(KEYS) do
-  local old, new = ARGV[2 * i], ARGV[2 * i + 1]
-  local value = call('GET', key)
+  local old, new, value = ARGV[2 * i], ARGV[2 * i + 1], values[i]
   if value and sub(value, 1, #old) == old then
-    new = new .. sub(value, #old + 1)
-    if half > 640 and #new > half and #new <= 2 * half then
-      -- APPEND doubles a buffer that it outgrows. Outgrown at half of the bound, it has room for
-      -- all that comes until the next compaction, and no more.
-      call('SET', key, sub(new, 1, half - 320))
-      call('APPEND', key, sub(new, half - 319, half))
-      call('APPEND', key, sub(new, half + 1))
+    if #value > #old then new = new .. sub(value, #old + 1) end
+    set[#set + 1] = key
+    if first > 320 and #new > half and #new <= 2 * half then
+      set[#set + 1] = sub(new, 1, first)
+      more[#more + 1] = {key, sub(new, first + 1, half), sub(new, half + 1)}
     else
-      call('SET', key, new)
+      set[#set + 1] = new
     end
-    replaced = replaced + 1
   end
 end
-return replaced
+if #set > 0 then call('MSET', several(set)) end
+for _, list in ipairs(more) do
+  call('APPEND', list[1], list[2])
+  call('APPEND', list[1], list[3])
+end
+return #set / 2
