@@ -148,7 +148,7 @@ def _pack_one(
 ) -> int:
     """Write the vector of events first … end - 1; returns where it ends."""
     latest = time[end - 1]
-    at = _put(out, at, np.uint64((latest << 16) | (end - first)), 8)
+    at = _put(out, at, (np.uint64(latest) << np.uint64(16)) | np.uint64(end - first), 8)
     before, known = latest, np.uint32(0)
     for k in range(end - 1, first - 1, -1):
         flags = kind[k]
@@ -256,7 +256,7 @@ def _unpack(
         if not size[i]:
             continue
         at, end = begin[i], begin[i] + size[i]
-        moment = np.int64(_get(data, at, 8)) >> 16
+        moment = np.int64(_get(data, at, 8) >> np.uint64(16))
         known = np.uint32(0)
         at += _HEAD
         for k in range(start[i + 1] - 1, start[i] - 1, -1):

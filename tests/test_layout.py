@@ -25,7 +25,7 @@ ids = st.integers(RESERVED_IDS, 2**64 - 1)
 Row = tuple[int, int, int, int, int]
 
 rows = st.tuples(
-    st.integers(0, 4_000_000_000_000),
+    st.integers(0, 253_402_300_799_999),  # the end of the year 9999
     ids,
     st.integers(0, 2**EVENT_BITS - 1),
     st.integers(1, 2**TAG_BITS - 1),
@@ -68,7 +68,7 @@ histories = st.dictionaries(
 
 def bytes_of(history: list[Row]) -> bytes:
     """A session vector, written event by event."""
-    packed = struct.pack("<q", history[-1][0] << 16 | len(history))
+    packed = struct.pack("<Q", history[-1][0] << 16 | len(history))
     time, known = history[-1][0], 0
     for at, item, event, tag, kind in reversed(history):
         packed += struct.pack("<BQ", kind | (event > 0) << 5 | (tag != known) << 6, item)
