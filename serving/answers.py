@@ -17,10 +17,10 @@ Requests of the same moment are answered together, from the first read to the by
 
 from __future__ import annotations
 
-import itertools
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, count
 
 import numpy as np
 import orjson
@@ -31,7 +31,7 @@ from serving.explain import Explanation
 from serving.exploration import Exposures
 from serving.outage import Outage, StoreDown
 from serving.recommend import TOGETHER, Recommender, Relation, Scored
-from serving.shown import SCORE, Pieces
+from serving.shown import SCORE
 from serving.wanted import Choice
 from store.shared import Batched
 from streams.columns import U64
@@ -44,6 +44,19 @@ MOST = 100
 _AT_ONCE = 2
 _ANYONE = "anyone"
 Find = Callable[[], Awaitable[Scored]]
+Pieces = dict[int, bytes]
+"""JSON of items up to the score, by their hashes."""
+
+
+@dataclass(slots=True)
+class _Shown:
+    """An answer and what its items look like."""
+
+    found: Scored
+    pieces: list[bytes | None]
+    """Of each item; None where nobody knows its name."""
+    named: Pieces
+    """Those of the items that explain it, among others."""
 
 
 class Answers:
@@ -57,7 +70,7 @@ class Answers:
         self._last_good: dict[str, tuple[Scored, Pieces]] = {}
         # Unique across processes and restarts without asking anyone.
         self._prefix = secrets.token_hex(5)
-        self._numbers = itertools.count()
+        self._numbers = count()
 
     async def recommend(self, choice: Choice, user_id: str | None = None) -> bytes:
         """For a user or a session. Raises StoreDown when there is nothing to fall back to.
@@ -94,46 +107,43 @@ class Answers:
 
     async def _keep(self, kept: str, found: Scored) -> None:
         items = found.item.tolist()
-        pieces = await self._recommender.shown.pieces(items)
-        self._last_good[kept] = found, {item: pieces[item] for item in items if item in pieces}
+        pieces = await self._recommender.shown.pieces([items])
+        self._last_good[kept] = found, _by_item([items], pieces)
 
     async def _recommend_all(self, asked: list[tuple[Choice, str | None]]) -> list[bytes]:
         """Answers to requests of one moment, in order."""
         try:
-            found, pieces = await self._outage.ask(self._read_all, [choice for choice, _ in asked])
+            shown = await self._outage.ask(self._read_all, [choice for choice, _ in asked])
         except StoreDown as down:
             return [self._degraded(_ANYONE, one.n, one.exclude, down) for one, _ in asked]
-        return [
-            self._encoded(scored, pieces, user_id)
-            for scored, (_, user_id) in zip(found, asked, strict=True)
-        ]
+        return [self._encoded(one, user_id) for one, (_, user_id) in zip(shown, asked, strict=True)]
 
-    async def _read_all(self, choices: Sequence[Choice]) -> tuple[list[Scored], Pieces]:
-        found = await self._recommender.recommend_all(choices)
-        return found, await self._pieces_of(found)
+    async def _read_all(self, choices: Sequence[Choice]) -> list[_Shown]:
+        return await self._shown(await self._recommender.recommend_all(choices))
 
     async def _answer(self, find: Find, n: int, kept: str, left_out: U64 | None) -> bytes:
-        async def read() -> tuple[Scored, Pieces]:
-            found = await find()
-            return found, await self._pieces_of([found])
+        async def read() -> list[_Shown]:
+            return await self._shown([await find()])
 
         try:
-            return self._encoded(*await self._outage.ask(read), None)
+            return self._encoded((await self._outage.ask(read))[0], None)
         except StoreDown as down:
             return self._degraded(kept, n, left_out, down)
 
-    async def _pieces_of(self, found: Sequence[Scored]) -> Pieces:
-        named = [one.item for one in found]
-        named += [why.item for one in found for why in one.why or ()]
-        items = chain.from_iterable([some.tolist() for some in named])
-        return await self._recommender.shown.pieces(items)
+    async def _shown(self, found: Sequence[Scored]) -> list[_Shown]:
+        items = [one.item.tolist() for one in found]
+        named = [why.item.tolist() for one in found for why in one.why or ()]
+        pieces = await self._recommender.shown.pieces(items + named)
+        names = _by_item(named, pieces[len(items) :])
+        return [_Shown(one, some, names) for one, some in zip(found, pieces, strict=False)]
 
-    def _encoded(self, found: Scored, pieces: Pieces, user_id: str | None) -> bytes:
+    def _encoded(self, shown: _Shown, user_id: str | None) -> bytes:
         answer_id = self._new_id()
-        if found.explored is not None and (piece := pieces.get(int(found.item[-1]))):
+        cost = shown.found.explored
+        if cost is not None and (piece := shown.pieces[-1]):
             item_id = orjson.loads(piece.removesuffix(b"," + SCORE) + b"}")["item_id"]
-            self._exposures.tell(answer_id, user_id, item_id, found.explored)
-        return _encode(answer_id, found, pieces, b"false")
+            self._exposures.tell(answer_id, user_id, item_id, cost)
+        return _encode(answer_id, shown, b"false")
 
     def _degraded(self, kept: str, n: int, left_out: U64 | None, down: StoreDown) -> bytes:
         """From what was kept. Raises `down` where nothing was."""
@@ -147,23 +157,32 @@ class Answers:
             keep = ~np.isin(found.item, left_out)
             found = Scored(found.item[keep], found.score[keep])
         some = Scored(found.item[:n], found.score[:n])
-        return _encode(self._new_id(), some, pieces, b"true")
+        shown = _Shown(some, [pieces.get(item) for item in some.item.tolist()], pieces)
+        return _encode(self._new_id(), shown, b"true")
 
     def _new_id(self) -> str:
         return f"{self._prefix}{next(self._numbers):x}"
 
 
-def _encode(answer_id: str, found: Scored, pieces: Pieces, degraded: bytes) -> bytes:
-    shown = zip(found.item.tolist(), _numbers(found), strict=True)
+def _by_item(items: Sequence[list[int]], pieces: Sequence[list[bytes | None]]) -> Pieces:
+    """Those that have a piece."""
+    both = zip(chain.from_iterable(items), chain.from_iterable(pieces), strict=True)
+    return {item: piece for item, piece in both if piece}
+
+
+def _encode(answer_id: str, shown: _Shown, degraded: bytes) -> bytes:
+    """The answer. Items without a name are left out."""
+    found, pieces = shown.found, shown.pieces
+    scored = zip(pieces, _numbers(found), strict=True)
     if found.why is None:
-        items = [pieces[item] + score for item, score in shown if item in pieces]
+        items = [piece + score for piece, score in scored if piece]
     else:
         items = [
-            b"%b%b,%b" % (pieces[item], score, _explanation(why, pieces))
-            for (item, score), why in zip(shown, found.why, strict=True)
-            if item in pieces
+            b"%b%b,%b" % (piece, score, _explanation(why, shown.named))
+            for (piece, score), why in zip(scored, found.why, strict=True)
+            if piece
         ]
-    if found.explored is not None and int(found.item[-1]) in pieces:
+    if found.explored is not None and pieces[-1]:
         items[-1] += b',"explored":true'
     return b'{"recommendation_id":"%b","items":[%b],"degraded":%b}' % (
         answer_id.encode(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -87,12 +88,22 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     )
     try:
         await runner.setup()
+        _rarely_look_for_cycles()
         await web.SockSite(runner, listener, backlog=_BACKLOG).start()
         _say_where(settings.http.host, listener.getsockname()[1], 1)
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()
         listener.close()
+
+
+def _rarely_look_for_cycles() -> None:
+    """What was imported is never looked through again, and what is kept at hand rarely: that takes
+    longer than an answer may.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def _say_where(host: str, port: int, processes: int) -> None:

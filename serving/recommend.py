@@ -37,7 +37,7 @@ Relation = Literal["viewed", "bought"]
 """What makes items similar: seen in one session, or bought in one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scored:
     """Items in the order in which to show them."""
 
@@ -50,7 +50,7 @@ class Scored:
     next, for the one that gave way to it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Task:
     """What one request wants to have worked out."""
 
@@ -59,7 +59,7 @@ class _Task:
     """In place of what the choice says; nothing is filled up then."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Found:
     """What came of it."""
 
@@ -264,8 +264,10 @@ class Recommender:
         if self._random.random() >= self._explored_share or len(found.item) < _LEAST_EXPLORED:
             return found
         new = (await self._reader.new_items()).item
-        taken = found.item if left_out is None else np.concatenate([found.item, left_out])
-        new = new[~np.isin(new, taken)]
+        taken = set(found.item.tolist())
+        if left_out is not None:
+            taken.update(left_out.tolist())
+        new = new[[one not in taken for one in new.tolist()]]
         if not len(new):
             return found
         item, last = found.item.copy(), float(found.score[-1])

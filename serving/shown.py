@@ -6,7 +6,7 @@ that an item's entry has changed. That is looked at twice a second: a change sho
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 
 import msgspec
 import numpy as np
@@ -18,10 +18,8 @@ from store.reader import StoreReader
 from store.shared import Refreshed
 from streams.item import category_of
 
-__all__ = ["SCORE", "Pieces", "Shown", "title_of"]
+__all__ = ["SCORE", "Shown", "title_of"]
 
-Pieces = dict[int, bytes]
-"""JSON of items up to the score, by their hashes."""
 SCORE = b'"score":'
 """How each piece ends."""
 _LOOK_SECONDS = 0.5
@@ -46,28 +44,34 @@ class Shown:
     def __init__(self, reader: StoreReader, settings: Settings) -> None:
         self._reader = reader
         self._attribute = settings.rank.category
-        self._pieces: Pieces = {}
+        self._pieces: dict[int, bytes] = {}
         self._category: dict[int, str | None] = {}
         self._counts: list[int] = []
         self._looked = Refreshed(self._look, _LOOK_SECONDS)
 
-    async def pieces(self, items: Iterable[int]) -> Pieces:
-        """Those of items (hashes), among others; items without a name have none."""
-        await self._read(items)
-        return self._pieces
+    async def pieces(self, items: Sequence[list[int]]) -> list[list[bytes | None]]:
+        """Each list's pieces, None where nobody knows an item's (a hash's) name."""
+        await self._prepare()
+        found = [list(map(self._pieces.get, some)) for some in items]
+        if any([None in some for some in found]):
+            await self._read([item for some in items for item in some])
+            found = [list(map(self._pieces.get, some)) for some in items]
+        return found
 
     async def categories(self, items: Collection[int]) -> set[str]:
         """Categories of items (hashes), where the catalogue knows them."""
+        await self._prepare()
         await self._read(items)
         return {one for item in items if (one := self._category.get(item)) is not None}
 
-    async def _read(self, items: Iterable[int]) -> None:
+    async def _prepare(self) -> None:
         await self._looked.get()
         if len(self._pieces) > _MOST_KEPT:
             self._pieces, self._category = {}, {}
-        missing = [item for item in items if item not in self._pieces]
+
+    async def _read(self, items: Collection[int]) -> None:
+        missing = list({item for item in items if item not in self._pieces})
         while missing:
-            missing = list(dict.fromkeys(missing))
             counts = self._counts
             texts = await self._reader.texts(np.array(missing, np.uint64))
             if counts != self._counts:

@@ -17,7 +17,7 @@ __all__ = ["Choice", "Wanted", "wanted_of"]
 _NO_ITEMS = np.zeros(0, np.uint64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choice:
     """What a request asks for, with ids hashed."""
 
