@@ -48,7 +48,7 @@ class MemorySessions:
 
     def write(self, table: SessionTable) -> None:
         """Replace the histories of a table's users."""
-        lengths, data = pack_sessions(table)
+        lengths, data = pack_sessions(table, 0)
         end = 0
         for user, length in zip(table.user.tolist(), lengths.tolist(), strict=True):
             self._vectors[user] = data[end : end + length]

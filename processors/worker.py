@@ -27,6 +27,7 @@ from processors.learner import Learner
 from serving.recommend import Recommender
 from store.connect import connect
 from store.exposures import ExposureWriter
+from store.forget import UserSweep
 from store.reader import StoreReader
 from store.writer import StoreWriter
 from streams.dead import DeadLetters
@@ -41,6 +42,7 @@ log = structlog.get_logger("headwater.worker")
 _BUFFERED_BATCHES = 4
 _LAG_SECONDS = 1.0
 _CHECK_SECONDS = 2.0
+_FORGET_SECONDS = 1.0
 _FETCH_BYTES = 4_194_304
 
 
@@ -66,7 +68,7 @@ def make_app(settings: Settings) -> faust.App:
         stream_wait_empty=False,
     )
     redis = connect(settings)
-    writer = StoreWriter(redis, settings)
+    writer, sweep = StoreWriter(redis, settings), UserSweep(redis, settings)
     producer = RecordProducer(bootstrap_of(settings), largest=2 * kafka.max_record_bytes)
     dead = DeadLetters(producer, kafka.dead_topic)
     reader = StoreReader(redis, settings)
@@ -121,6 +123,11 @@ def make_app(settings: Settings) -> faust.App:
     async def report_new_items() -> None:
         with contextlib.suppress(RedisError):
             metrics.NEW_ITEMS.set((await reader.new_items()).count)
+
+    @app.timer(_FORGET_SECONDS)
+    async def forget_users() -> None:
+        with contextlib.suppress(RedisError):
+            await sweep.step()
 
     @app.timer(_CHECK_SECONDS)
     async def find_lost_state() -> None:

@@ -1,7 +1,7 @@
 """How values lie in Redis, byte by byte; all little-endian.
 
 Of a user (`vectors.py`): one key, the session vector.
-    8 bytes, then for each event 1 (type and flags) + 8 (item) + 1 to 4 for pauses up to three days
+    9 bytes, then for each event 1 (type and flags) + 8 (item) + 1 to 4 for pauses up to three days
     + 5 (key of its event_id, if it has one), and 3 where a session begins.
 
 Of an item:

@@ -2,7 +2,9 @@
 
 One vector, little-endian:
 
-    word i64 = time of the latest event (48 bits, ms since 1970) · number of events (16 bits)
+    word u64 = time of the latest event (48 bits, ms since 1970) · day of writing (16 bits, since
+    1970), by which users are forgotten (`forget.py`)
+    number of events u8
     and for each event, latest first:
         flags u8 = event type (5 bits) · has an event key (bit 5) · begins a run of one tag (bit 6)
         item u64
@@ -31,7 +33,7 @@ __all__ = ["pack_records", "pack_sessions", "unpack_joined", "unpack_sessions"]
 
 U8 = npt.NDArray[np.uint8]
 
-_HEAD = 8
+_HEAD = 9
 _LONGEST_EVENT = 1 + 8 + 10 + 5 + 3
 _NOT_A_SESSION = (
     "a session vector that cannot be read: does something else write to this namespace "
@@ -44,20 +46,20 @@ _COLUMNS = "u8[::1], i8[::1], u8[::1], u4[::1], u1[::1]"
 assert EVENT_BITS <= 40 and TAG_BITS <= 24, "they have 5 and 3 bytes"  # noqa: S101, PT018
 
 
-def pack_sessions(table: SessionTable) -> tuple[npt.NDArray[np.uint32], bytes]:
+def pack_sessions(table: SessionTable, day: int) -> tuple[npt.NDArray[np.uint32], bytes]:
     """Session vectors of all users of a table: their lengths in bytes, and all of them joined.
 
-    No user of the table may be without events.
+    No user of the table may be without events, or have more than 255. `day` is that of writing.
     """
     out, ends = _room(table, 0), np.zeros(len(table.user), np.int64)
-    _pack(out, ends, table.start, *_columns(table))
+    _pack(out, ends, day, table.start, *_columns(table))
     lengths = np.diff(ends, prepend=0).astype(np.uint32)
     return lengths, out[: ends[-1] if len(ends) else 0].tobytes()
 
 
-def pack_records(table: SessionTable, heads: list[bytes], shard: I64) -> list[bytes]:
+def pack_records(table: SessionTable, day: int, heads: list[bytes], shard: I64) -> list[bytes]:
     """Records of all users of a table, joined for each shard; the key of a user is its shard's
-    head, then the user's hash. `shard` (m,) says where each user lies.
+    head, then the user's hash. `shard` (m,) says where each user lies, `day` is that of writing.
     """
     width = max(len(head) for head in heads)
     known = np.zeros((len(heads), width), np.uint8)
@@ -66,7 +68,9 @@ def pack_records(table: SessionTable, heads: list[bytes], shard: I64) -> list[by
     sizes = np.array([len(head) for head in heads], np.int64)
     out, ends = _room(table, width + 12), np.zeros(len(heads), np.int64)
     order = np.argsort(shard, kind="stable")
-    _pack_records(out, ends, known, sizes, shard, order, table.user, table.start, *_columns(table))
+    _pack_records(
+        out, ends, day, known, sizes, shard, order, table.user, table.start, *_columns(table)
+    )
     bounds = [0, *ends.tolist()]
     return [out[a:b].tobytes() for a, b in pairwise(bounds)]
 
@@ -134,10 +138,11 @@ def _get(data: U8, at: int, size: int) -> np.uint64:
     return value
 
 
-@compiled(f"i8(u1[::1], i8, i8, i8, {_COLUMNS})")
+@compiled(f"i8(u1[::1], i8, i8, i8, i8, {_COLUMNS})")
 def _pack_one(
     out: U8,
     at: int,
+    day: int,
     first: int,
     end: int,
     item: U64,
@@ -148,7 +153,9 @@ def _pack_one(
 ) -> int:
     """Write the vector of events first … end - 1; returns where it ends."""
     latest = time[end - 1]
-    at = _put(out, at, (np.uint64(latest) << np.uint64(16)) | np.uint64(end - first), 8)
+    at = _put(out, at, (np.uint64(latest) << np.uint64(16)) | np.uint64(day & 0xFFFF), 8)
+    out[at] = end - first
+    at += 1
     before, known = latest, np.uint32(0)
     for k in range(end - 1, first - 1, -1):
         flags = kind[k]
@@ -173,10 +180,11 @@ def _pack_one(
     return at
 
 
-@compiled(f"void(u1[::1], i8[::1], i8[::1], {_COLUMNS})")
+@compiled(f"void(u1[::1], i8[::1], i8, i8[::1], {_COLUMNS})")
 def _pack(
     out: U8,
     ends: I64,
+    day: int,
     start: I64,
     item: U64,
     time: I64,
@@ -186,16 +194,18 @@ def _pack(
 ) -> None:
     at = 0
     for i in range(len(ends)):
-        at = _pack_one(out, at, start[i], start[i + 1], item, time, event, tag, kind)
+        at = _pack_one(out, at, day, start[i], start[i + 1], item, time, event, tag, kind)
         ends[i] = at
 
 
 @compiled(
-    f"void(u1[::1], i8[::1], u1[:, ::1], i8[::1], i8[::1], i8[::1], u8[::1], i8[::1], {_COLUMNS})"
+    "void(u1[::1], i8[::1], i8, u1[:, ::1], i8[::1], i8[::1], i8[::1], u8[::1], i8[::1], "
+    f"{_COLUMNS})"
 )
 def _pack_records(
     out: U8,
     ends: I64,
+    day: int,
     heads: npt.NDArray[np.uint8],
     sizes: I64,
     shard: I64,
@@ -216,7 +226,7 @@ def _pack_records(
             out[at : at + sizes[s]] = heads[s, : sizes[s]]
             at = _put(out, at + sizes[s], user[i], 8)
             vector = at + 4
-            end = _pack_one(out, vector, start[i], start[i + 1], item, time, event, tag, kind)
+            end = _pack_one(out, vector, day, start[i], start[i + 1], item, time, event, tag, kind)
             _put(out, at, np.uint64(end - vector), 4)
             at = end
             place += 1
@@ -231,8 +241,7 @@ def _count(data: U8, begin: I64, size: I64, start: I64) -> bool:
         if size[i]:
             if size[i] < _HEAD:
                 return False
-            count = np.int64(_get(data, begin[i], 2))
-            # Else a few bytes of something else could ask for gigabytes.
+            count = np.int64(data[begin[i] + 8])
             if count * 10 > size[i] - _HEAD:
                 return False
         start[i + 1] = start[i] + count

@@ -28,6 +28,7 @@ from processors.fold import ItemDeltas, TotalDeltas
 from processors.popularity import RECENT
 from processors.session import SessionTable
 from store.commit import CatalogueEntry, Lesson, Marks, Outcome, Target, marks_of, read_item_marks
+from store.forget import this_day
 from store.keys import BOUGHT, STATISTICS, VIEWED, Keys
 from store.lists import ENTRY_BYTES, HEAD_BYTES, pack_increments, sum_lists
 from store.scripts import Call, Scripts
@@ -37,7 +38,6 @@ from streams.columns import I64, U64
 
 __all__ = ["StoreWriter"]
 
-_DAY = 86_400
 _COMPACTED_AT_ONCE = 500
 """Lists in one call: some milliseconds of Redis."""
 _COUNTS = np.dtype(
@@ -59,7 +59,6 @@ class StoreWriter:
         self._backward = settings.rank.backward
         entries = int(settings.store.compact_factor * settings.store.neighbours)
         self._list_bound = HEAD_BYTES + entries * ENTRY_BYTES
-        self._user_seconds = settings.store.user_days * _DAY
         self._proven = settings.explore.events
 
     def shard_of(self, ids: U64) -> I64:
@@ -132,7 +131,8 @@ class StoreWriter:
     async def commit_users(self, target: Target, marks: Marks, sessions: SessionTable) -> Outcome:
         """Step 2: user shards, once every item shard contains the batch; with step 1's target."""
         keys = self._keys
-        records = pack_records(sessions, keys.session_heads(), keys.shard_of(sessions.user))
+        shard = keys.shard_of(sessions.user)
+        records = pack_records(sessions, this_day(), keys.session_heads(), shard)
         calls: list[Call] = [
             (
                 "commit_users",
@@ -145,7 +145,6 @@ class StoreWriter:
                     int(marks.users[s]),
                     target.last,
                     records[s],
-                    self._user_seconds,
                     target.batch_pass,
                 ],
             )

@@ -21,6 +21,7 @@ from store.vectors import pack_records, pack_sessions, unpack_joined, unpack_ses
 from streams.columns import EVENT_BITS, RESERVED_IDS, TAG_BITS
 
 RATE = decay_rate(30)
+DAY = 20_000
 ids = st.integers(RESERVED_IDS, 2**64 - 1)
 Row = tuple[int, int, int, int, int]
 
@@ -68,7 +69,7 @@ histories = st.dictionaries(
 
 def bytes_of(history: list[Row]) -> bytes:
     """A session vector, written event by event."""
-    packed = struct.pack("<Q", history[-1][0] << 16 | len(history))
+    packed = struct.pack("<QB", history[-1][0] << 16 | DAY, len(history))
     time, known = history[-1][0], 0
     for at, item, event, tag, kind in reversed(history):
         packed += struct.pack("<BQ", kind | (event > 0) << 5 | (tag != known) << 6, item)
@@ -86,7 +87,7 @@ def bytes_of(history: list[Row]) -> bytes:
 @settings(max_examples=150, deadline=None)
 @given(histories, st.sets(ids), st.randoms())
 def test_sessions_come_back(known: dict[int, list[Row]], unknown: set[int], random: Any) -> None:
-    lengths, data = pack_sessions(table_of(known))
+    lengths, data = pack_sessions(table_of(known), DAY)
     vectors = dict(zip(sorted(known), split(lengths, data), strict=True))
     assert vectors == {user: bytes_of(history) for user, history in known.items()}
     users = sorted({*known, *unknown})
@@ -112,14 +113,14 @@ def test_records_hold_key_length_and_vector(
         vector = bytes_of(history)
         key = heads[user % len(heads)] + struct.pack("<Q", user)
         wanted[user % len(heads)] += key + struct.pack("<I", len(vector)) + vector
-    assert pack_records(table, heads, shard) == wanted
+    assert pack_records(table, DAY, heads, shard) == wanted
 
 
 def test_a_session_vector_byte_by_byte() -> None:
     table = table_of({99: [(1_000, 77, 5, 6, 7), (1_500, 2**64 - 1, 0, 6, 0)]})
-    _, data = pack_sessions(table)
+    _, data = pack_sessions(table, DAY)
     assert data == (
-        struct.pack("<HIH", 2, 1_500, 0)
+        struct.pack("<HIHB", DAY, 1_500, 0, 2)
         + struct.pack("<BQB", 64, 2**64 - 1, 0)
         + b"\6\0\0"
         + struct.pack("<BQ", 7 | 32, 77)
@@ -130,12 +131,12 @@ def test_a_session_vector_byte_by_byte() -> None:
 
 def test_an_event_of_a_click_stream_takes_seventeen_bytes() -> None:
     clicks = [(10**12 + 20_000 * n, 2**63 + n, 2**39 + n, 5, 1) for n in range(20)]
-    _, data = pack_sessions(table_of({99: clicks}))
-    assert len(data) == 8 + 3 + 20 * (1 + 8 + 5) + 1 + 19 * 3
+    _, data = pack_sessions(table_of({99: clicks}), DAY)
+    assert len(data) == 9 + 3 + 20 * (1 + 8 + 5) + 1 + 19 * 3
 
 
 def test_no_users_and_users_without_events() -> None:
-    lengths, data = pack_sessions(empty_table(np.zeros(0, np.uint64)))
+    lengths, data = pack_sessions(empty_table(np.zeros(0, np.uint64)), DAY)
     assert (lengths.tolist(), data) == ([], b"")
     assert histories_of(unpack_sessions(np.zeros(0, np.uint64), [])) == {}
     assert histories_of(unpack_sessions(np.array([20, 30], np.uint64), [None, b""])) == {

@@ -24,6 +24,7 @@ from serving.recommend import Recommender
 from serving.wanted import Choice
 from store.commit import CatalogueEntry, Marks, Outcome, Target
 from store.connect import connect
+from store.forget import UserSweep
 from store.keys import Keys, id_bytes
 from store.layout import unpack_statistics
 from store.lists import sum_lists
@@ -518,13 +519,44 @@ async def test_names_and_catalogue(settings: Settings, redis: Redis) -> None:
     assert set((await writer.read_catalogue_marks("items", 0)).tolist()) == {9}
 
 
-async def test_users_are_forgotten_after_their_days(settings: Settings, redis: Redis) -> None:
-    writer = StoreWriter(redis, settings)
+async def test_users_are_forgotten_after_their_days(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small_lists(settings, user_days=30)
+    writer, sweep = StoreWriter(redis, settings), UserSweep(redis, settings)
+    first_day = 65_530  # days are kept in 16 bits
+    users = {n: f"u{n}" for n in range(0, 60, 5)}
+    for n, user in users.items():
+        # The events are old: what counts is when they were written.
+        monkeypatch.setattr("store.writer.this_day", lambda n=n: first_day + n)
+        await commit(writer, settings, [Click(n, user, "i", "view", 10**12)])
+    for today in (first_day + 59, first_day + 70):
+        monkeypatch.setattr("store.forget.this_day", lambda today=today: today)
+        await sweep.step()
+        while not await sweep.step():
+            pass
+        session = Keys(settings.store).sessions
+        left = await redis.mget([session(hashes([user]))[0] for user in users.values()])
+        assert [n for n, value in zip(users, left, strict=True) if value] == [
+            n for n in users if today - (first_day + n) <= 30
+        ]
+    # Whoever comes again is kept.
+    monkeypatch.setattr("store.writer.this_day", lambda: first_day + 89)
+    await commit(writer, settings, [Click(99, "u50", "i", "view", 10**12)])
+    monkeypatch.setattr("store.forget.this_day", lambda: first_day + 119)
+    while not await sweep.step():
+        pass
+    keys = [key async for key in redis.scan_iter(match=Keys(settings.store).pattern)]
+    kept = [key for key in keys if key.startswith(tuple(Keys(settings.store).session_heads()))]
+    assert kept == Keys(settings.store).sessions(hashes(["u50"]))
+
+
+async def test_trending_is_forgotten_once_its_windows_are_over(
+    settings: Settings, redis: Redis
+) -> None:
+    writer, keys = StoreWriter(redis, settings), Keys(settings.store)
     await commit(writer, settings, [Click(0, "u", "i", "view", 10**12)])
-    keys = Keys(settings.store)
-    seconds = await redis.ttl(keys.sessions(hashes(["u"]))[0])
-    assert 0 <= settings.store.user_days * 86_400 - seconds < 60
-    # Trending is forgotten by what it was rolled up into.
+    # By what it was rolled up into.
     assert await writer.compact([keys.trend_log(prefix) for prefix in keys.items]) == 1
     for shard, prefix in enumerate(keys.items):
         for granularity in GRANULARITIES:

@@ -1,13 +1,18 @@
 -- Sets session vectors of one user shard.
 -- KEYS[2]  the shard's prefix; KEYS[3] where step 1 left its pass
--- ARGV[3]  vectors: key, length of the vector u32, the vector
--- ARGV[4]  seconds after which a user without new events is forgotten; ARGV[5] the pass
-local vectors, seconds = ARGV[3], ARGV[4]
-local call, read = redis.call, struct.unpack
+-- ARGV[3]  vectors: key, length of the vector u32, the vector; ARGV[4] the pass
+local vectors = ARGV[3]
+local call, read, several = redis.call, struct.unpack, unpack
 local format = '<c' .. #KEYS[2] + 9 .. 'I4c0'
-local pos, key, value = 1
+local pos, some, n = 1, {}, 0
 while pos <= #vectors do
-  key, value, pos = read(format, vectors, pos)
-  call('SET', key, value, 'EX', seconds)
+  some[n + 1], some[n + 2], pos = read(format, vectors, pos)
+  n = n + 2
+  -- Many in one command: a call from a script costs as much as two of its keys.
+  if n == 1000 then
+    call('MSET', several(some, 1, n))
+    n = 0
+  end
 end
+if n > 0 then call('MSET', several(some, 1, n)) end
 return {APPLIED, last}
