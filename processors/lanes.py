@@ -1,13 +1,15 @@
 """One lane for each partition: its batches in order, those of different lanes overlapping.
 
-What waits in a lane is applied as one batch: an idle stream is committed record by record, as fast
-as it can be, and a backlog in thousands, which is cheap. While Redis applies one lane's batch, the
-next one's is decoded and folded.
+What waits in a lane is applied as one batch: an idle stream is committed record by record, as soon
+as can be, and a backlog in thousands. In between, a lane rests before its next small batch: each
+costs a millisecond or two whatever it holds. While Redis applies one lane's batch, the next one's
+is decoded and folded.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -18,6 +20,11 @@ __all__ = ["Lanes"]
 _AT_ONCE = 3
 """Lanes that apply a batch at the same time: enough to keep this process and Redis busy, and few
 enough that Redis answers everybody else soon."""
+_REST_SECONDS = 0.003
+"""From the begin of a lane's batch to that of its next, for each lane: half of a worker's time at
+most goes to what a batch costs beside its events."""
+_PLENTY = 1000
+"""Records that are not made to wait: what their batch costs beside them is little."""
 
 
 class Lanes:
@@ -66,7 +73,11 @@ class Lanes:
         while True:
             await lane.filled.wait()
             async with self._at_once:
+                due = asyncio.get_running_loop().time() + _REST_SECONDS * len(self._lanes)
                 await self._apply(lane.take())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await lane.plenty.wait()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -78,6 +89,7 @@ class _Lane:
 
     def __init__(self, most: int) -> None:
         self.filled = asyncio.Event()
+        self.plenty = asyncio.Event()
         self._most = most
         self._room = asyncio.Event()
         self._room.set()
@@ -112,6 +124,7 @@ class _Lane:
     def _count(self, more: int) -> None:
         self._records += more
         _set(self.filled, self._records > 0)
+        _set(self.plenty, self._records >= min(_PLENTY, self._most))
         _set(self._room, self._records < self._most)
 
 

@@ -35,7 +35,9 @@ __all__ = ["BatchTransport", "Positions", "RecordBatch", "join_batches"]
 
 log = structlog.get_logger("headwater.transport")
 
-_FETCH_WAIT_MS = 20
+_FETCH_WAIT_MS, _FETCH_BYTES = 10, 8192
+"""The broker answers once it has so much, or after so long: a fetch for each few records would
+cost it more than the records do."""
 
 Positions = Callable[[str, int], Awaitable[int]]
 """The offset from which a partition (topic, number) has to be read on."""
@@ -104,7 +106,9 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 - Faust has no setting for it
+        # Faust has no settings for these.
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001
+        consumer._fetch_min_bytes = _FETCH_BYTES  # noqa: SLF001
         return consumer
 
     async def _fetch_records(

@@ -354,6 +354,7 @@ async def redis(
     """A client, and settings under which lists are compacted often and lose nothing by it."""
     monkeypatch.setattr(apply, "_FIRST_PAUSE", 0.0)
     monkeypatch.setattr(trends, "_LOG_BYTES", 200)
+    monkeypatch.setattr(apply, "_COMPACT_SECONDS", 0.0)
     monkeypatch.setattr(apply, "log", structlog.wrap_logger(None, processors=[_drop]))
     client = connect(settings)
     yield client, small_lists(settings)

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from processors import lanes
 from processors.lanes import Lanes
 from streams.records import Record, Records
 from streams.transport import RecordBatch
@@ -109,14 +110,33 @@ async def test_a_lane_that_ends_lets_go_of_who_waits_for_it(applied: Applied) ->
     applied.lanes.close()
 
 
+async def test_a_small_batch_rests_and_a_large_one_does_not(
+    applied: Applied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_REST_SECONDS", 3600.0)
+    async with asyncio.timeout(5):
+        await applied.lanes.put(batch(0, 1))
+        assert await applied.step() == (0, [0])
+        await applied.lanes.put(batch(1, 3))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert applied.begun.empty()
+        await applied.lanes.put(batch(3, 1 + MOST))
+        assert await applied.step() == (1, list(range(1, 1 + MOST)))
+        # Another lane is not held up.
+        await applied.lanes.put(batch(0, 1, partition=1))
+        assert await applied.step() == (0, [0])
+    applied.lanes.close()
+
+
 async def test_an_error_ends_its_lane_and_is_told() -> None:
     failures: asyncio.Queue[BaseException] = asyncio.Queue()
 
     async def fail(_: RecordBatch) -> None:
         raise LookupError
 
-    lanes = Lanes(fail, failures.put_nowait, MOST)
-    await lanes.put(batch(0, 1))
+    failing = Lanes(fail, failures.put_nowait, MOST)
+    await failing.put(batch(0, 1))
     async with asyncio.timeout(5):
         assert isinstance(await failures.get(), LookupError)
-    lanes.close()
+    failing.close()
