@@ -43,7 +43,7 @@ _BUFFERED_BATCHES = 4
 _LAG_SECONDS = 1.0
 _CHECK_SECONDS = 2.0
 _FORGET_SECONDS = 1.0
-_FETCH_BYTES = 4_194_304
+_FETCH_BYTES = 1_048_576
 
 
 def make_app(settings: Settings) -> faust.App:
