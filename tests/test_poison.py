@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from config.settings import Settings, load_settings
 from store.connect import connect
 from store.reader import StoreReader
+from streams import decode
+from streams.columns import hash_names
 from streams.decode import decode_batch
 from streams.event import EventRules
 from streams.producer import RecordProducer
@@ -119,13 +121,16 @@ def test_each_is_refused_for_its_reason(name: str) -> None:
     assert batch.rejected[0].record == records[1]
 
 
-def test_all_together() -> None:
+@pytest.mark.parametrize("together", [1, 7, 2000])
+def test_all_together(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_TOGETHER", together)
     for seed in range(5):
         sent = mixed(seed, 60)
         records = [Record(n, NOW, *one) for n, (one, _) in enumerate(sent)]
         batch = decode_batch(Records.of(records), RULES)
         wanted = [n for n, (_, reason) in enumerate(sent) if reason is None]
         assert batch.events.offset.tolist() == wanted, f"seed {seed}"
+        assert hash_names(batch.item_ids).tolist() == batch.events.item.tolist()
         refused = {dead.record.offset: dead.rejection.reason for dead in batch.rejected}
         assert refused == {n: reason for n, (_, reason) in enumerate(sent) if reason}
 
