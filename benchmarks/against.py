@@ -87,7 +87,7 @@ async def _count(stack: Stack, command: tuple[str, ...], events: int, seconds: f
         "-m",
         *command,
         env=child_environment(stack.settings),
-        stdout=sys.stderr,  # ours is for the result
+        stdout=2,  # ours is for the result
     )
     try:
         pin_apart(stack, process.pid)

@@ -16,6 +16,7 @@ from store.reader import StoreReader
 __all__ = ["Sample", "Steady", "steady", "until_counted"]
 
 _POLL_SECONDS = 0.01
+_FEWEST_SAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ async def until_counted(
 ) -> list[Sample]:
     """Wait until the totals say that many events; returns samples as they rose.
 
-    It is over `at_most` seconds after something was counted first, too. Raises StoreError when
-    `seconds` have passed without either.
+    With three commits or more it is over `at_most` seconds after the first one, too. Raises
+    StoreError when `seconds` have passed without either.
     """
     redis = connect(settings)
     reader = StoreReader(redis, settings)
@@ -67,7 +68,9 @@ async def until_counted(
             now = time.monotonic()
             if not seen or count != seen[-1].events:
                 seen.append(Sample(now, count, cpu()))
-            if count >= events or (len(seen) > 1 and now - seen[1].time > at_most):
+            if count >= events:
+                return seen
+            if len(seen) > _FEWEST_SAMPLES and now - seen[1].time > at_most:
                 return seen
             if now > limit:
                 raise StoreError(

@@ -30,10 +30,8 @@ async def fill_store(
     load: Workload,
     name: str = _TOPIC,
     make_step: type[FoldStep] = FoldStep,
-    first_user: int = 0,
 ) -> None:
-    """Count a workload. `name` is that of its log, which nobody else may use; its users are those
-    from number `first_user` on.
+    """Count a workload. `name` is that of its log, which nobody else may use.
 
     Redis writes no append-only file meanwhile, and a fresh one when all is counted.
     """
@@ -42,24 +40,22 @@ async def fill_store(
         await redis.config_set("appendonly", "no")
         step = make_step(settings, redis)
         named: set[int] = set()
-        user_hash = _hashes("user-", load.user, first_user)
-        item_hash = _hashes("item-", load.item)
+        users, items = _hashes("user-", load.user), _hashes("item-", load.item)
         view = list(settings.events.weights).index("view")
         for begin in range(0, len(load.user), _AT_ONCE):
             end = min(begin + _AT_ONCE, len(load.user))
             offset = np.arange(begin, end)
-            items = load.item[begin:end]
-            numbers = np.unique(items).tolist()
+            numbers, first = np.unique(load.item[begin:end], return_index=True)
             names = {
-                int(item_hash[number]): f"item-{number}".encode()
-                for number in numbers
+                int(items[begin + place]): f"item-{number}".encode()
+                for number, place in zip(numbers.tolist(), first.tolist(), strict=True)
                 if number not in named
             }
-            named.update(numbers)
+            named.update(numbers.tolist())
             events = EventColumns(
                 offset=offset,
-                user=user_hash[load.user[begin:end]],
-                item=item_hash[items],
+                user=users[begin:end],
+                item=items[begin:end],
                 time=load.time[begin:end],
                 kind=np.full(end - begin, view, np.uint8),
                 # As if each had an event_id of its own.
@@ -76,12 +72,8 @@ async def fill_store(
         await redis.aclose()
 
 
-def _hashes(head: str, numbers: I64, first: int = 0) -> U64:
-    """Hash of each number's id, at the number's place; zeros for numbers that do not occur.
-
-    The ids count from `first` on.
-    """
-    known = np.unique(numbers)
-    found = np.zeros(int(known[-1]) + 1, np.uint64)
-    found[known] = hash_names([f"{head}{number}".encode() for number in (known + first).tolist()])
-    return found
+def _hashes(head: str, numbers: I64) -> U64:
+    """Hashes of the ids that these numbers stand for."""
+    known, place = np.unique(numbers, return_inverse=True)
+    hashes = hash_names([f"{head}{number}".encode() for number in known.tolist()])
+    return hashes[place]

@@ -57,7 +57,7 @@ async def measure_freshness(
         await until_counted(stack.settings, _FILLED + len(taught), _LIMIT_SECONDS)
         await stack.start_server(1)
         shop = {"events": int(rate * seconds), "items": items, "users": users, "seed": _SEED + 1}
-        setup = sender_setup(stack.settings, **shop, first_id=1 << 40)
+        setup = sender_setup(stack.settings, first_id=1 << 40, **shop)
         async with Helper("benchmarks.sender", setup) as sender, load_on(stack, filled) as asking:
             times = process_times(stack)
             before = times()

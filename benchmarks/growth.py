@@ -64,14 +64,20 @@ async def measure_growth(
         for count in [usual, *(one for one in items if one != usual)]:
             await wipe(stack)
             crowd = make_workload(
-                filled, count, _CROWD, _SEED, session_length=5, age_seconds=48 * _HOUR
+                filled,
+                count,
+                _CROWD,
+                _SEED,
+                session_length=5,
+                age_seconds=48 * _HOUR,
+                first_user=_CROWD_FROM,
             )
-            await fill_store(stack.settings, crowd, "crowd", first_user=_CROWD_FROM)
+            await fill_store(stack.settings, crowd, "crowd")
             before = 0
             for some in sorted(users) if count == usual else [min(users)]:
                 await _add_quiet_users(stack, count, before, some)
+                points.append(await _point(stack, count, (before, some), events, rounds, seconds))
                 before = some
-                points.append(await _point(stack, count, some, events, rounds, seconds))
         shared = await _with_workers(stack, usual, min(users), 3 * events, rounds, workers)
     by_items = sorted((p for p in points if p["users"] == min(users)), key=lambda p: p["items"])
     by_users = sorted((p for p in points if p["items"] == usual), key=lambda p: p["users"])
@@ -94,25 +100,44 @@ async def _add_quiet_users(stack: Stack, items: int, known: int, users: int) -> 
     if users == known:
         return
     more = users - known
-    load = make_workload(3 * more, items, more, _SEED + 1, session_length=3, age_seconds=24 * _HOUR)
-    await fill_store(stack.settings, load, f"quiet-{users}", OnlyUsers, first_user=known)
+    load = make_workload(
+        3 * more,
+        items,
+        more,
+        _SEED + 1,
+        session_length=3,
+        age_seconds=24 * _HOUR,
+        first_user=known,
+    )
+    await fill_store(stack.settings, load, f"quiet-{users}", OnlyUsers)
 
 
 async def _point(
-    stack: Stack, items: int, users: int, events: int, rounds: int, seconds: float
+    stack: Stack, items: int, users: tuple[int, int], events: int, rounds: int, seconds: float
 ) -> dict[str, Any]:
+    """`users`: how many there were at the point before, and how many there are. The users of a
+    round's log are new since then, and only of this round: their sessions do not meet.
+    """
+    before, most = users
+    share = (most - before) // rounds
     counted, asked = [], []
     for number in range(rounds):
-        await use_topics(stack, f"events-{items}-{users}-{number}")
-        shop = {"events": events, "items": items, "users": users, "seed": _SEED + 10 + number}
-        await filled_log(stack.settings, **shop)
+        await use_topics(stack, f"events-{items}-{most}-{number}")
+        load = {
+            "events": events,
+            "items": items,
+            "users": share,
+            "seed": _SEED + 10 + number,
+            "first_user": before + number * share,
+        }
+        await filled_log(stack.settings, first_id=number * events, **load)
         counted.append(await count_more(stack, events, 1, pinned=True))
-        asked.append(await _ask(stack, shop, seconds))
+        asked.append(await _ask(stack, load, seconds))
     event = spread([_cost(one.cpu, "workers") for one in counted], 2)
     request = spread([_cost(one["cpu"], "server") for one in asked], 2)
     point = {
         "items": items,
-        "users": users,
+        "users": most,
         "event_microseconds": event["median"],
         "events_per_second": spread([one.rate for one in counted])["median"],
         "request_microseconds": request["median"],
@@ -123,10 +148,10 @@ async def _point(
     return point
 
 
-async def _ask(stack: Stack, shop: dict[str, int], seconds: float) -> dict[str, Any]:
+async def _ask(stack: Stack, load: dict[str, int], seconds: float) -> dict[str, Any]:
     """Requests of the users of a log, which was counted just now."""
     await stack.start_server(1)
-    async with load_on(stack, make_workload(**shop)) as asking:
+    async with load_on(stack, make_workload(**load)) as asking:
         if stack.server is not None:
             pin_apart(stack, stack.server.pid, asking.pid)
         times = process_times(stack)

@@ -47,7 +47,6 @@ WARM_UP = 0.25
 """Share of a round's events that does not count."""
 _LIMIT_SECONDS = 600
 _SEED = 7
-_LIVE_FIRST_ID = 1 << 32
 
 
 async def measure_ingest(
@@ -86,27 +85,21 @@ async def measure_ingest(
     }
 
 
-def sender_setup(
-    settings: Settings, *, events: int, items: int, users: int, seed: int, **more: Any
-) -> dict[str, Any]:
-    """What `benchmarks.sender` has to know."""
+def sender_setup(settings: Settings, first_id: int = 0, **load: Any) -> dict[str, Any]:
+    """What `benchmarks.sender` has to know: `load` are the arguments of `make_workload`, and the
+    event_ids count from `first_id` on.
+    """
     return {
         "bootstrap": bootstrap_of(settings),
         "topic": settings.kafka.events_topic,
-        "events": events,
-        "items": items,
-        "users": users,
-        "seed": seed,
-        "first_id": 0,
-        **more,
+        "first_id": first_id,
+        "load": load,
     }
 
 
-async def filled_log(
-    settings: Settings, *, events: int, items: int, users: int, seed: int = _SEED
-) -> None:
-    """Put events into the topic of events, as fast as Kafka takes them."""
-    setup = sender_setup(settings, events=events, items=items, users=users, seed=seed)
+async def filled_log(settings: Settings, *, events: int, first_id: int = 0, **load: Any) -> None:
+    """Put a workload into the topic of events, as fast as Kafka takes it."""
+    setup = sender_setup(settings, first_id, events=events, **{"seed": _SEED, **load})
     async with Helper("benchmarks.sender", setup) as sender:
         await sender.ask({"events": events})
 
@@ -147,9 +140,7 @@ async def count_live(
     await wipe(stack)
     await use_topics(stack, name)
     warm_up = int(WARM_UP * events)
-    setup = sender_setup(
-        stack.settings, events=events, items=items, users=users, seed=_SEED, first_id=_LIVE_FIRST_ID
-    )
+    setup = sender_setup(stack.settings, events=events, items=items, users=users, seed=_SEED)
     async with Helper("benchmarks.sender", setup) as sender:
         stack.start_workers(workers)
         await sender.ask({"events": warm_up})

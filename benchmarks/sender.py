@@ -60,16 +60,9 @@ def send(producer: Producer, topic: str, chunk: list[Record]) -> None:
 
 
 def _prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """`setup`: bootstrap, topic, first_id, and the arguments of `make_workload`."""
+    """`setup`: bootstrap, topic, first_id, and as load the arguments of `make_workload`."""
     topic = setup["topic"]
-    load = make_workload(
-        setup["events"],
-        setup["items"],
-        setup["users"],
-        setup["seed"],
-        session_length=setup.get("session_length"),
-        skew=setup.get("skew", 1.0),
-    )
+    load = make_workload(**setup["load"])
     made = [{"key": key, "value": value} for key, value in records(load, setup["first_id"])]
     failed: list[str] = []
     producer = _make_producer(setup["bootstrap"], failed)

@@ -39,13 +39,14 @@ def make_workload(
     session_length: int | None = None,
     skew: float = 1.0,
     age_seconds: int = 0,
+    first_user: int = 0,
 ) -> Workload:
     """Sessions of geometric length, 5.5 on average, `_CONCURRENT` of them open at a time; or all of
     `session_length`, and every user with equally many where the numbers allow.
 
     An item is drawn by a Zipf law with exponent `skew`; the next one of the session is, four times
     in five, of the same group of items, so that there is something to learn. The last event is
-    `age_seconds` old.
+    `age_seconds` old. Users' numbers begin with `first_user`.
     """
     rng = np.random.default_rng(seed)
     weight = 1.0 / np.arange(1, items + 1) ** skew
@@ -71,7 +72,7 @@ def make_workload(
         kind="stable"
     )
     used = int(session[-1]) + 1
-    user = rng.permutation(max(users, used))[:used] % users
+    user = first_user + rng.permutation(max(users, used))[:used] % users
     ticks = np.arange(events) * (_SECONDS_BETWEEN_CLICKS * 1000 // _CONCURRENT)
     last = int((time.time() - age_seconds) * 1000)
     return Workload(user[session][turn], item[turn], last - int(ticks[-1]) + ticks)
