@@ -10,7 +10,8 @@ nothing unless log and buckets are still what was read. Readers add up both.
     bucket   version (8 random bytes, new each time), then 12 bytes an item: item u64 · weight f32;
              the heaviest DEPTH come first, the others in no order
 
-A bucket is only ever written together with a new version, so the version tells its content.
+A bucket is only ever written together with a new version, so the version tells its content. Those
+that no window reaches any more, which all end with the latest event, are neither written nor kept.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class TrendWriter:
         self._redis = redis
         self._keys = keys
         self._bounds = {keys.trend_log(prefix): _LOG_BYTES for prefix in keys.items}
+        self._written: dict[bytes, set[tuple[int, int]]] = {log: set() for log in self._bounds}
+        """Buckets that came from a log, by granularity and number, and are not over yet."""
 
     def bound(self, prefix: bytes) -> int:
         """Length in bytes past which the log of a shard is to be rolled up."""
@@ -80,9 +83,11 @@ class TrendWriter:
         rows = _read(log, _ROW)
         wanted: list[tuple[int, int]] = []
         parts: list[np.ndarray[tuple[int], np.dtype[np.void]]] = []
+        latest = int(rows["bucket"].max()) * GRANULARITIES[0].seconds
+        over = [latest // g.seconds - g.keep_seconds // g.seconds for g in GRANULARITIES]
         for place, granularity in enumerate(GRANULARITIES):
             bucket = rows["bucket"] // (granularity.seconds // GRANULARITIES[0].seconds)
-            for number in np.unique(bucket).tolist():
+            for number in np.unique(bucket[bucket > over[place]]).tolist():
                 wanted.append((place, number))
                 parts.append(rows[bucket == number])
         keys = [self._keys.trend(prefix, *one) for one in wanted]
@@ -96,8 +101,14 @@ class TrendWriter:
             arguments += (value or b"")[:_VERSION], version + merged
             arguments.append(GRANULARITIES[place].keep_seconds)
         self._bounds[log_key] = max(_LOG_BYTES, base // _SHARE)
-        done = await scripts.call([("roll_up", [log_key, *keys], arguments)])
-        return done == [1]
+        if await scripts.call([("roll_up", [log_key, *keys], arguments)]) != [1]:
+            return False
+        written = self._written[log_key]
+        written.update(wanted)
+        if gone := [one for one in written if one[1] <= over[one[0]]]:
+            written.difference_update(gone)
+            await self._redis.unlink(*(self._keys.trend(prefix, *one) for one in gone))
+        return True
 
 
 async def read_trending(redis: Redis, keys: Keys, window: str, latest: int) -> tuple[U64, F64]:
