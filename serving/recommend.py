@@ -108,12 +108,11 @@ class Recommender:
 
         Raises redis.RedisError.
         """
-        return await self._explored(await self._together.get(_Task(choice)))
+        return (await self._explored([await self._together.get(_Task(choice))]))[0]
 
     async def recommend_all(self, choices: Sequence[Choice]) -> list[Scored]:
         """`recommend` for requests of one moment, in order."""
-        found = await self._work([_Task(choice) for choice in choices])
-        return [await self._explored(one) for one in found]
+        return await self._explored(await self._work([_Task(choice) for choice in choices]))
 
     async def best(self, choice: Choice) -> Scored:
         """As `recommend`, without new items that are there to be tried."""
@@ -258,10 +257,17 @@ class Recommender:
             known = self._filled[choice.n, choice.window] = windows, Scored(*filled)
         return known[1]
 
-    async def _explored(self, answer: _Found) -> Scored:
+    async def _explored(self, answers: Sequence[_Found]) -> list[Scored]:
         """Now and then with a new item at the last place, if there is one that may be shown."""
+        chosen = self._random.random(len(answers)) < self._explored_share
+        return [
+            await self._explore(answer) if explored else answer.scored
+            for answer, explored in zip(answers, chosen.tolist(), strict=True)
+        ]
+
+    async def _explore(self, answer: _Found) -> Scored:
         found, left_out = answer.scored, answer.left_out
-        if self._random.random() >= self._explored_share or len(found.item) < _LEAST_EXPLORED:
+        if len(found.item) < _LEAST_EXPLORED:
             return found
         new = (await self._reader.new_items()).item
         taken = set(found.item.tolist())

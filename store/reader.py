@@ -7,7 +7,6 @@ what changes slowly (totals, repeat prior, trending) is read once a second; name
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ from streams.item import category_of, id_of
 __all__ = ["StoreReader"]
 
 _SLOW_SECONDS = 1.0
+_GATHER_SECONDS = 0.03
 _FAR_EXPONENT = 0.02
 """Past e to this power the moment to which weights decay is moved on."""
 _KEPT_LISTS = 50_000
@@ -80,7 +80,8 @@ class StoreReader:
         self._names: dict[int, str] = {}
         self._category = settings.rank.category
         self._statistics = Statistics()
-        self._reading_due: set[asyncio.Task[None]] = set()
+        self._due: list[I64] = []
+        self._reading_due: asyncio.Task[None] | None = None
         # All weights are decayed to one moment, close enough to now.
         self._moment: int | None = None
         self._known = Refreshed(self._read_known, _SLOW_SECONDS)
@@ -132,9 +133,9 @@ class StoreReader:
         if len(stale):
             await self._read_counts(np.unique(stale))
         if len(due):
-            reading = asyncio.create_task(self._read_due(due))
-            self._reading_due.add(reading)
-            reading.add_done_callback(self._reading_due.discard)
+            self._due.append(due)
+            if self._reading_due is None:
+                self._reading_due = asyncio.create_task(self._read_due())
         return Popularity(*self._statistics.of(index, self._moment or 0, RECENT * self._rate))
 
     async def knowledge(self) -> Knowledge:
@@ -221,9 +222,16 @@ class StoreReader:
         found = unpack_statistics(await self._wire.read(command))
         self._statistics.put(index, found, time.monotonic())
 
-    async def _read_due(self, index: I64) -> None:
-        with contextlib.suppress(RedisError):  # whoever needs them asks again
-            await self._read_counts(index)
+    async def _read_due(self) -> None:
+        """Read again what answers have noted, once there is enough of it."""
+        try:
+            await asyncio.sleep(_GATHER_SECONDS)
+            due, self._due = self._due, []
+            await self._read_counts(np.concatenate(due))
+        except RedisError:
+            pass  # whoever needs them asks again
+        finally:
+            self._reading_due = None
 
     async def _read_lists(self, items: list[int]) -> list[Neighbours]:
         """Read and parse lists of items (hashes), and keep them for a while."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from config.errors import StoreError
 
@@ -34,16 +34,34 @@ class Batched(Generic[K, V]):
         self._most = most
         self._at_once = at_once
         self._waiting: list[tuple[K, asyncio.Future[V]]] = []
-        self._working: set[asyncio.Task[None]] = set()
+        self._under_way = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, question: K) -> V:
         """The answer. Raises what working it out raises."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[V] = loop.create_future()
+        if not self._under_way:
+            return await self._work_alone(question)
+        future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
-        if len(self._working) < self._at_once:
-            self._working.add(loop.create_task(self._work_on()))
+        if self._under_way < self._at_once:
+            self._start()
         return await future
+
+    async def _work_alone(self, question: K) -> V:
+        """Where nothing is under way, a question need not wait for a task of its own."""
+        self._under_way += 1
+        try:
+            return (await self._work([question]))[0]
+        finally:
+            self._under_way -= 1
+            if self._waiting and self._under_way < self._at_once:
+                self._start()
+
+    def _start(self) -> None:
+        self._under_way += 1
+        task = asyncio.get_running_loop().create_task(self._work_on())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _work_on(self) -> None:
         try:
@@ -53,8 +71,8 @@ class Batched(Generic[K, V]):
                 some = [(question, future) for question, future in some if not future.done()]
                 if some:
                     await self._answer(some)
-        finally:  # not later: who asks meanwhile would be waited for by nobody
-            self._working.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+        finally:  # not when the task is done: who asks meanwhile would be waited for by nobody
+            self._under_way -= 1
 
     async def _answer(self, some: list[tuple[K, asyncio.Future[V]]]) -> None:
         try:

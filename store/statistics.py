@@ -44,13 +44,10 @@ class Statistics:
     def put(self, index: I64, found: npt.NDArray[np.void], now: float) -> None:
         """Keep statistics as `store.layout.unpack_statistics` gives them."""
         self._grow(int(index.max(initial=0)) + 1)
-        self._sessions[index] = found["sessions"]
-        self._recent[index] = found["recent"]
-        self._recent_at[index] = found["recent_at"]
-        # How popular an item is changes slowly; that it exists at all, at once.
-        known = found["sessions"] > 0
-        self._until[index] = now + np.where(known, _KNOWN_SECONDS, _NEW_SECONDS)
-        self._due[index] = np.where(known, now + _DUE_SECONDS, np.inf)
+        words = found.view(np.uint32).reshape(len(found), found.dtype.itemsize // 4).copy()
+        recent = words.view(np.float32)
+        kept = (self._sessions, self._recent, self._recent_at, self._until, self._due)
+        _put(index, now, words, recent, *kept)
 
     def of(self, index: I64, moment: int, rate: float) -> tuple[F64, F64]:
         """Sessions with each item, and its recent events, decayed by e^-rate a second until
@@ -106,3 +103,29 @@ def _of(
         age = max(moment - recent_at[one], 0)
         decayed[place] = recent[one] * math.exp(-rate * age)
     return found, decayed
+
+
+@compiled("void(i8[::1], f8, u4[:, ::1], f4[:, ::1], f8[::1], f8[::1], i8[::1], f8[::1], f8[::1])")
+def _put(
+    index: I64,
+    now: float,
+    words: npt.NDArray[np.uint32],
+    numbers: npt.NDArray[np.float32],
+    sessions: F64,
+    recent: F64,
+    recent_at: I64,
+    until: F64,
+    due: F64,
+) -> None:
+    """`words` are the rows of STATISTICS, and `numbers` the same as floats."""
+    for row, one in enumerate(index):
+        sessions[one] = words[row, 0]
+        recent[one] = numbers[row, 2]
+        recent_at[one] = words[row, 3]
+        # How popular an item is changes slowly; that it exists at all, at once.
+        if words[row, 0] > 0:
+            until[one] = now + _KNOWN_SECONDS
+            due[one] = now + _DUE_SECONDS
+        else:
+            until[one] = now + _NEW_SECONDS
+            due[one] = np.inf

@@ -28,6 +28,17 @@ class Worker:
         return [2 * number for number in numbers]
 
 
+async def ask_together(
+    worker: Worker, batched: Batched[int, int], numbers: list[int]
+) -> list[int | BaseException]:
+    """The answers; the first question is under way while the others are asked."""
+    worker.let.clear()
+    asks = [asyncio.create_task(batched.get(number)) for number in numbers]
+    await asyncio.sleep(0)
+    worker.let.set()
+    return await asyncio.gather(*asks, return_exceptions=True)
+
+
 async def test_what_is_asked_meanwhile_goes_together_in_order() -> None:
     worker = Worker()
     batched = Batched(worker.work, most=3)
@@ -39,24 +50,28 @@ async def test_what_is_asked_meanwhile_goes_together_in_order() -> None:
     await asyncio.sleep(0)
     worker.let.set()
     assert await asyncio.gather(*asks, later) == [2, 4, 4, 10, 12, 14]
-    assert worker.asked == [[1, 2, 2], [5, 6, 7]]
+    assert worker.asked == [[1], [2, 2, 5], [6, 7]]
     assert await batched.get(9) == 18
 
 
 async def test_one_broken_value_fails_nobody_else() -> None:
     worker = Worker()
     batched = Batched(worker.work, most=10)
-    answers = await asyncio.gather(*(batched.get(n) for n in (1, -1, 3)), return_exceptions=True)
-    assert (answers[0], answers[2]) == (2, 6)
-    assert isinstance(answers[1], StoreError)
+    answers = await ask_together(worker, batched, [0, 1, -1, 3])
+    assert (answers[0], answers[1], answers[3]) == (0, 2, 6)
+    assert isinstance(answers[2], StoreError)
+    assert worker.asked == [[0], [1, -1, 3], [1], [-1], [3]]
 
 
 async def test_an_outage_fails_all_at_once() -> None:
     worker = Worker()
     batched = Batched(worker.work, most=10)
-    answers = await asyncio.gather(*(batched.get(n) for n in (1, -2, 3)), return_exceptions=True)
-    assert [type(one) for one in answers] == [ConnectionError] * 3
-    assert worker.asked == [[1, -2, 3]]
+    alone, *together = await ask_together(worker, batched, [1, 2, -2, 3])
+    assert alone == 2
+    assert [type(one) for one in together] == [ConnectionError] * 3
+    assert worker.asked == [[1], [2, -2, 3]]
+    with pytest.raises(ConnectionError):
+        await batched.get(-2)
     assert await batched.get(4) == 8
 
 
@@ -101,3 +116,20 @@ async def test_who_asks_when_a_batch_has_just_ended_is_answered(at_once: int) ->
     async with asyncio.timeout(20):
         answers = await asyncio.gather(*(ask_again(number) for number in range(7)))
     assert answers == [100 * number for number in range(7)]
+
+
+async def test_who_asks_alone_and_gives_up_leaves_nobody_waiting() -> None:
+    worker = Worker()
+    batched = Batched(worker.work, most=10)
+    worker.let.clear()
+    first = asyncio.create_task(batched.get(1))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(batched.get(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    worker.let.set()
+    async with asyncio.timeout(5):
+        assert await second == 4
+    assert worker.asked == [[1], [2]]

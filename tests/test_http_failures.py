@@ -127,15 +127,23 @@ async def test_a_stopping_server_finishes_what_it_was_asked(
     async with shop(services, tmp_path / "home") as stack:
         assert stack.server is not None
         batch = [{"session": [f"tea-{n % 10}", f"soap-{n % 7}"]} for n in range(100)]
-        async with aiohttp.ClientSession(stack.http_url) as http:
+        sent = asyncio.Semaphore(0)
+
+        async def body_sent(*_: object) -> None:
+            sent.release()
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_chunk_sent.append(body_sent)
+        async with aiohttp.ClientSession(stack.http_url, trace_configs=[trace]) as http:
             async with http.get("/console/stream") as stream:
                 asked = [
                     asyncio.create_task(post(http, "/v1/recommendations/batch", batch))
                     for _ in range(10)
                 ]
-                # The first answer tells that all batches are sent, the next that the server has
-                # looked at its sockets since: it has them all, and they take longer than this.
-                for _ in range(3):
+                for _ in asked:
+                    await sent.acquire()
+                # Once it answers, the server has looked at its sockets since: it has them all.
+                for _ in range(2):
                     await get(http, "/health/live")
                 started = time.monotonic()
                 await stack.server.stop()
