@@ -13,7 +13,9 @@ Of an item:
     trending (`trends.py`): 12 bytes in each bucket of time in which it had events;
     its catalogue entry, where there is one: JSON as it came.
 
-A Redis key costs about 70 bytes besides its value and the 17 or 18 bytes of its name.
+Beside its value a key takes 55 to 70 bytes of Redis, the 17 or 18 of its name included. Measured
+(`headwater bench memory`, valkey 9.1): 419 bytes a user of 20 events with event_ids; 2,435 an item
+with 106 neighbours, of which the list 2,090, statistics and name 77, trending 270.
 """
 
 from __future__ import annotations
