@@ -9,7 +9,7 @@ UV := uv==0.13.9
 BIN := .venv/bin
 RUN_UV := $(BIN)/python -m uv
 
-.PHONY: setup demo test lint docs locks browser clean
+.PHONY: setup demo test lint bench docs locks browser clean
 
 setup: .venv/.installed
 
@@ -55,6 +55,18 @@ browser:
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
 	    >/dev/null 2>&1 || echo "chromium cannot be installed; going on without it" >&2; \
 	fi
+
+# Everything that docs/performance.md tells, on a machine that does nothing else meanwhile.
+MEASURED = ingest against replay serve freshness memory growth learning
+bench: setup
+	@mkdir -p .headwater/bench
+	@for name in $(MEASURED); do \
+	  echo "bench $$name" >&2; \
+	  $(BIN)/headwater bench $$name --json >.headwater/bench/new.json || exit 1; \
+	  mv .headwater/bench/new.json .headwater/bench/$$name.json; \
+	done
+	@$(BIN)/python -m benchmarks.tables .headwater/bench docs/performance.md
+	@$(BIN)/python -m benchmarks.growth_picture .headwater/bench/growth.json docs/growth.svg
 
 docs: setup
 	$(BIN)/python -m commands.settings_cmd >docs/settings.md

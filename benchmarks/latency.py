@@ -1,6 +1,6 @@
 """Latencies as a histogram with three significant digits (HDR), filled after a run.
 
-Recording one value takes 2 µs of Python, so the hot loops of loads only append to a list.
+Recording one value takes about 1 µs of Python, so the hot loops of loads only append to a list.
 """
 
 from __future__ import annotations

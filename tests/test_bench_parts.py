@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from benchmarks.http_load import closed_loop, get_request, open_loop
 from benchmarks.latency import histogram, latency_report
 from benchmarks.processor import CAN_PIN, ProcessTimes, cores, cpu_seconds, microseconds_each, pin
 from benchmarks.report import machine, spread, spreads
+from benchmarks.tables import TABLES, fill_in
 from benchmarks.workload import make_workload, records
 from commands.__main__ import run
 from config.errors import ServiceError, StoreError
@@ -113,6 +115,32 @@ def test_a_rate_leaves_out_the_warm_up_and_the_commit_it_starts_with() -> None:
     assert found.cpu == {"redis": 2000}
     with pytest.raises(StoreError, match="more events"):
         steady(samples, after=200)
+
+
+def test_tables_go_between_their_marks_and_nowhere_else() -> None:
+    document = (
+        "before\n<!-- figures: memory -->\nold\n<!-- end -->\nbetween\n"
+        "<!-- figures: growth -->\nkept\n<!-- end -->\nafter\n"
+    )
+    result = {
+        "bytes_per_user": 480,
+        "bytes_per_item": 2400,
+        "neighbours_per_item": 110.5,
+        "memory_usage_per_user": 450,
+        "memory_usage_per_full_item": 2300,
+    }
+    filled = fill_in(document, {"memory": result})
+    assert "old" not in filled
+    assert "| a user with 20 events | 480 | 450 |" in filled
+    assert filled.startswith("before\n<!-- figures: memory -->\n\n|")
+    assert filled.endswith("between\n<!-- figures: growth -->\nkept\n<!-- end -->\nafter\n")
+    assert fill_in(filled, {"memory": result}) == filled
+
+
+def test_the_document_has_a_place_for_every_table() -> None:
+    document = Path(__file__).parent.parent / "docs" / "performance.md"
+    marks = re.findall("<!-- figures: (.*) -->\n", document.read_text(encoding="utf-8"))
+    assert sorted(marks) == sorted(TABLES)
 
 
 # -- processes ------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from benchmarks.growth_picture import draw
 from benchmarks.helper import Helper
 from benchmarks.ingest import sender_setup
 from benchmarks.pair_commands import PairCommands
+from benchmarks.tables import TABLES
 from benchmarks.workload import make_workload, records
 from commands.__main__ import run
 from config.errors import BadInput
@@ -36,6 +37,9 @@ def _bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
     assert out.count("\n") == 1, out
     found: dict[str, Any] = orjson.loads(out)
     assert found["machine"]["cores"]
+    if found.get("pinned", True):
+        table = TABLES[arguments[0]](found)
+        assert len({line.count("|") for line in table.splitlines()}) == 1
     return found
 
 

@@ -1,0 +1,167 @@
+"""Puts measured figures into a document: `python -m benchmarks.tables FOLDER DOCUMENT`.
+
+FOLDER holds what `headwater bench NAME --json` printed as NAME.json. Between the lines
+`<!-- figures: NAME -->` and `<!-- end -->` of the document goes a table of it; sections without a
+result stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+__all__ = ["TABLES", "fill_in", "main"]
+
+_SECTION = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_AXES = ("items", "users", "workers")
+
+Result = Mapping[str, Any]
+
+
+def _range(found: Mapping[str, float], unit: str = "") -> str:
+    """Median, and in brackets least to greatest."""
+    one, least, most = (f"{found[name]:,.10g}" for name in ("median", "min", "max"))
+    return f"{one}{unit} ({least} to {most})"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _each(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Microseconds of worker, Redis, Kafka and producer; a dash where nobody tells."""
+    names = ("workers", "redis", "kafka", "producer")
+    return [f"{found[n]['median']:.1f}" if n in found else "–" for n in names]
+
+
+def _ingest(result: Result) -> str:
+    costs = result["microseconds_per_event"]
+    told = {"alone": "worker alone on a core", "together": "all on all cores, producer too"}
+    rows = [[told[n], _range(result["spread"][n]), *_each(costs[n])] for n in told]
+    return _table(["", "events/s", "worker µs", "Redis µs", "Kafka µs", "producer µs"], rows)
+
+
+def _against(result: Result) -> str:
+    told = {
+        "headwater": "Headwater, learning",
+        "counting": "Headwater, counting alone",
+        "plain_loop": "the same fold, plain confluent-kafka loop",
+        "stock_faust": "the same fold, stock Faust, `take(2000)`",
+        "pair_commands": "plain loop, one Redis command for each pair",
+    }
+    costs, times = result["microseconds_per_event"], result["times_as_fast_as"]
+    rows = [
+        [told[n], _range(result["spread"][n]), f"{times[n]:g}", *_each(costs[n])[:3]] for n in told
+    ]
+    return _table(
+        ["", "events/s", "Headwater is … times as fast", "worker µs", "Redis µs", "Kafka µs"], rows
+    )
+
+
+def _replay(result: Result) -> str:
+    costs = result["microseconds_per_event"]
+    rows = [[n, _range(one), *_each(costs[n])[:3]] for n, one in result["by_workers"].items()]
+    return _table(["workers", "events/s", "worker µs", "Redis µs", "Kafka µs"], rows)
+
+
+def _serve(result: Result) -> str:
+    spread, costs = result["spread"], result["microseconds_per_request"]
+    waits, single = spread["open_loop_ms"], spread["one_connection_ms"]
+    rows = [
+        ["requests/s, closed loop", _range(spread["requests_per_second"])],
+        *([f"open loop at 70 %, {n[:-3]}", _range(one, " ms")] for n, one in waits.items()),
+        ["one connection, p50", _range(single["p50_ms"], " ms")],
+        *([f"processor time a request, {n}", _range(one, " µs")] for n, one in costs.items()),
+        ["the load's share of a core", f"{result['load']['share_of_a_core']:.0%}"],
+        ["what the load can ask at most", f"{result['load']['ceiling_requests_per_second']:,}/s"],
+    ]
+    return _table(["", "median (least to greatest round)"], rows)
+
+
+def _freshness(result: Result) -> str:
+    beside, shares = result["background"], result["share_of_a_core"]
+    rows = [[n[:-3], f"{result[n]:g} ms"] for n in result if n.endswith("_ms")]
+    rows += [
+        [f"beside it, {n.replace('_per_', ' per ').replace('_', ' ')}", f"{beside[n]:,}"]
+        for n in ("events_per_second", "requests_per_second")
+    ]
+    rows += [[f"share of a core, {n}", f"{share:.0%}"] for n, share in shares.items()]
+    return _table(["event sent to visible", ""], rows)
+
+
+def _memory(result: Result) -> str:
+    names = ("bytes_per_user", "memory_usage_per_user")
+    full = ("bytes_per_item", "memory_usage_per_full_item")
+    rows = [
+        ["a user with 20 events", *(f"{result[name]:,}" for name in names)],
+        [
+            f"an item with {result['neighbours_per_item']:g} neighbours, and its trending",
+            *(f"{result[name]:,}" for name in full),
+        ],
+    ]
+    return _table(["", "bytes of `used_memory`", "`MEMORY USAGE` of its keys"], rows)
+
+
+def _growth(result: Result) -> str:
+    rows = []
+    for axis in _AXES:
+        for one in result[f"by_{axis}"]:
+            request = one.get("request_microseconds")
+            rows.append(
+                [
+                    f"{one[axis]:,} {axis}",
+                    f"{one['event_microseconds']:.1f}",
+                    f"{one['events_per_second']:,.0f}",
+                    f"{request:.0f}" if request else "–",
+                ]
+            )
+        ratios = result["greatest_by_least"]
+        event, request = (ratios.get(f"{what}_by_{axis}") for what in ("event", "request"))
+        rows.append([f"greatest by least, {axis}", f"**{event}**", "", f"**{request or '–'}**"])
+    return _table(["", "µs an event", "events/s", "µs a request"], rows)
+
+
+TABLES: dict[str, Callable[[Result], str]] = {
+    "ingest": _ingest,
+    "against": _against,
+    "replay": _replay,
+    "serve": _serve,
+    "freshness": _freshness,
+    "memory": _memory,
+    "growth": _growth,
+}
+"""What makes the table of each measurement."""
+
+
+def fill_in(document: str, results: Mapping[str, Result]) -> str:
+    """The document with tables of the results that there are."""
+
+    def table(section: re.Match[str]) -> str:
+        name = section[2]
+        if name not in results:
+            return section[0]
+        return f"{section[1]}\n{TABLES[name](results[name])}\n{section[3]}"
+
+    return _SECTION.sub(table, document)
+
+
+def main(arguments: Iterable[str]) -> None:
+    """Fill in the document from the folder."""
+    folder, document = map(Path, arguments)
+    results = {
+        name: orjson.loads(path.read_bytes())
+        for name in TABLES
+        if (path := folder / f"{name}.json").exists()
+    }
+    document.write_text(fill_in(document.read_text(encoding="utf-8"), results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
