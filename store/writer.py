@@ -38,7 +38,7 @@ from streams.columns import I64, U64
 
 __all__ = ["StoreWriter"]
 
-_COMPACTED_AT_ONCE = 500
+_COMPACTED_AT_ONCE = 200
 """Lists in one call: some milliseconds of Redis."""
 _COUNTS = np.dtype(
     [("sessions", "<u4"), ("events", "<u4"), ("recent", "<f4"), ("recent_at", "<u4")]
