@@ -2,8 +2,8 @@
 
 `candidates.py` names what it is made of (`batch.py` for many sessions at once), `rank.py` scores by
 the rule (`voting.py`, `choosing.py` are its loops), `features.py` and `model.py` weigh the best
-once more by what the stream has taught; `diversity.py`, `filling.py`
-and `explain.py` are what else an answer may want. `recommend.py` reads what all of them need and
-calls them, `answers.py` encodes; `app.py` and the `routes_*` modules speak HTTP, `console/` is the
-page at `/`.
+once more by what the stream has taught; `diversity.py`, `filling.py` and `explain.py` are what else
+an answer may want. `wanted.py` says after which session and without which items, `recommend.py`
+reads what all of them need and calls them, `answers.py` encodes (`shown.py` keeps what items look
+like); `front.py`, `app.py` and the `routes_*` modules speak HTTP, `console/` is the page at `/`.
 """

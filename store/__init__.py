@@ -4,8 +4,7 @@
 sessions, `lists.py` neighbours (its loops are in `list_loops.py`), `taught.py` the learned ranking.
 `writer.py` reads sessions, commits a batch with its offset (`commit.py`, the scripts in `lua/`) and
 compacts lists; `trends.py` keeps what is trending, `exposures.py` what was shown, and `forget.py`
-forgets users. `reader.py` reads for answers (`found.py`),
-one MGET a step that the requests of a moment share (`shared.py`, `wire.py`), and gives items small
-ints (`interner.py`).
+forgets users. `reader.py` reads for answers (`found.py`), one MGET a step (`mget.py`, `wire.py`)
+for the requests of a moment (`shared.py`), and gives items small ints (`interner.py`).
 Next: `serving/`, which ranks what the reader brings.
 """
