@@ -9,6 +9,8 @@ with all that Redis spends on keys, and with lists, statistics, names and trendi
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from config.errors import StoreError
 from config.settings import Settings
 from store.connect import connect
 from store.keys import Keys
+from store.lists import ENTRY_BYTES, HEAD_BYTES
 from store.reader import StoreReader
 from streams.columns import U64, hash_names
 
@@ -38,6 +41,7 @@ _SEED = 17
 _LIMIT_SECONDS = 600
 _SAMPLE = 2000
 _AT_ONCE = 5000
+_POLL_SECONDS = 0.2
 _DELETED_AT_ONCE = 100
 
 
@@ -58,9 +62,10 @@ async def measure_memory(settings: Settings, *, items: int, users: int) -> dict[
         async with Helper("benchmarks.sender", setup) as sender:
             await sender.ask({"events": events})
             await until_counted(stack.settings, events, _LIMIT_SECONDS)
-        await stack.stop_workers()
         redis = connect(stack.settings)
         try:
+            await _until_compacted(redis, stack.settings, items)
+            await stack.stop_workers()
             sampled = await _sampled(redis, stack.settings, items, users)
             taken = await _take_apart(redis, Keys(stack.settings.store))
         finally:
@@ -79,6 +84,28 @@ async def measure_memory(settings: Settings, *, items: int, users: int) -> dict[
         "users": users,
         "machine": machine(),
     }
+
+
+async def _until_compacted(redis: Redis, settings: Settings, items: int) -> None:
+    """Wait until the worker has caught up with lists that grew in the backlog.
+
+    Raises StoreError when it does not.
+    """
+    names = hash_names([f"item-{number}".encode() for number in range(items)])
+    lists = Keys(settings.store).neighbours(names)
+    most = settings.store.compact_factor * settings.store.neighbours
+    bound = HEAD_BYTES + ENTRY_BYTES * int(most)
+    limit = time.monotonic() + _LIMIT_SECONDS
+    while True:
+        pipeline = redis.pipeline(transaction=False)
+        for key in lists:
+            pipeline.strlen(key)
+        longer = sum(length > bound for length in await pipeline.execute())
+        if not longer:
+            return
+        if time.monotonic() > limit:
+            raise StoreError(f"{longer} lists are still to be compacted: see the worker's log")
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _sampled(redis: Redis, settings: Settings, items: int, users: int) -> dict[str, Any]:

@@ -124,7 +124,8 @@ class StoreSettings(_Group):
         default=1.25,
         ge=1.1,
         le=10,
-        description="a list longer than this many times its bound is compacted",
+        description="a list longer than this many times its bound is compacted: when there is "
+        "time, or at twice that length",
     )
     history: int = Field(
         default=50,
@@ -307,7 +308,7 @@ class WorkerSettings(_Group):
 
     processes: int = Field(default=1, ge=1, le=64, description="workers that `headwater up` starts")
     max_poll_records: int = Field(
-        default=10_000, ge=1, le=100_000, description="most events folded and committed at once"
+        default=20_000, ge=1, le=100_000, description="most events folded and committed at once"
     )
     session_timeout_seconds: float = Field(
         default=10, ge=6, le=300, description="a worker silent this long loses its partitions"

@@ -2,10 +2,10 @@
 
 `session.py` (and `late.py`, for what comes out of order) places events in sessions;
 `cooccurrence.py`, `repeats.py` and `popularity.py` say what each event adds; `fold.py` puts them
-together for one batch. `apply.py` takes a batch from decoding to its exact commit; on the way,
-`learner.py` predicts a sample of its events and draws a lesson from them (`learning.py` has the
-step, `standing.py` which ranking leads). `catalogue.py` and `exposure.py` (and `item_topics.py`,
-what they share) are the same for the other topics, and `worker.py` is the Faust app around all of
-it.
+together for one batch. `apply.py` takes a batch from decoding to its exact commit, and
+`compaction.py` cuts what has grown; on the way, `learner.py` predicts a sample of its events and
+draws a lesson from them (`learning.py` has the step, `standing.py` which ranking leads).
+`catalogue.py` and `exposure.py` (and `item_topics.py`, what they share) are the same for the other
+topics, and `worker.py` is the Faust app around all of it (`lanes.py`: what waits is one batch).
 Next: `store/`, which commits the increments.
 """

@@ -5,7 +5,7 @@
     3  fold the events that the users' shards lack; predict a sample of them, and learn from it
     4  commit increments to item shards and totals, each leaving out what it contains
     5  commit histories to user shards
-    6  compact lists that have grown long, once there are some
+    6  compact lists that have grown long (`compaction.py`)
 
 Steps 4 and 5 either apply or change nothing. A refusal means that another worker came between, or
 that Redis lost its end; a Redis error, that nobody knows. After both, the marks are read again and
@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 from config.errors import StreamError
 from config.settings import Settings
 from processors import metrics
+from processors.compaction import Compaction
 from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
 from processors.grouping import distinct, places
 from store.commit import Lesson, Marks, Target
@@ -43,9 +44,6 @@ log = structlog.get_logger("headwater.apply")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _KNOWN_NAMES = 1_000_000
 _SAMPLES = 4
-_COMPACTED_TOGETHER, _COMPACT_SECONDS = 100, 1.0
-"""So many lists, or those of so long, are compacted together, since that goes to Redis twice. One
-that is forgotten with its worker is named again when it grows once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +81,7 @@ class EventApplier:
         self._marks: dict[tuple[str, int], Marks] = {}
         # Names are written again after a restart, which changes nothing: they never change.
         self._named: set[int] = set()
-        self._long_lists: set[bytes] = set()
-        self._compacted = 0.0
+        self.compaction = Compaction(writer)
 
     async def position(self, topic: str, partition: int) -> int:
         """The offset from which a partition has to be read; drops what was known of it."""
@@ -176,16 +173,8 @@ class EventApplier:
             return False
         marks.users = stored.contained
         metrics.DUPLICATES.inc(int((~folded.counted).sum()))
-        self._long_lists.update(outcome.long_lists)
-        await self._compact()
+        await self.compaction.after(outcome, len(batch.records))
         return True
-
-    async def _compact(self) -> None:
-        now = time.monotonic()
-        due = now >= self._compacted + _COMPACT_SECONDS
-        if self._long_lists and (due or len(self._long_lists) >= _COMPACTED_TOGETHER):
-            lists, self._long_lists, self._compacted = list(self._long_lists), set(), now
-            await self._writer.compact(lists)
 
     def _new_names(self, decoded: DecodedBatch) -> dict[int, bytes]:
         if len(self._named) > _KNOWN_NAMES:

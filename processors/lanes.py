@@ -17,7 +17,7 @@ from streams.transport import RecordBatch, join_batches
 
 __all__ = ["Lanes"]
 
-_AT_ONCE = 3
+_AT_ONCE = 4
 """Lanes that apply a batch at the same time: enough to keep this process and Redis busy, and few
 enough that Redis answers everybody else soon."""
 _REST_SECONDS = 0.003

@@ -43,6 +43,7 @@ _BUFFERED_BATCHES = 4
 _LAG_SECONDS = 1.0
 _CHECK_SECONDS = 2.0
 _FORGET_SECONDS = 1.0
+_COMPACT_SECONDS = 0.1
 _FETCH_BYTES = 1_048_576
 
 
@@ -123,6 +124,11 @@ def make_app(settings: Settings) -> faust.App:
     async def report_new_items() -> None:
         with contextlib.suppress(RedisError):
             metrics.NEW_ITEMS.set((await reader.new_items()).count)
+
+    @app.timer(_COMPACT_SECONDS)
+    async def compact_grown_lists() -> None:
+        with contextlib.suppress(RedisError):
+            await events.compaction.some()
 
     @app.timer(_FORGET_SECONDS)
     async def forget_users() -> None:

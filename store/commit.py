@@ -73,6 +73,8 @@ class Outcome:
     """Last offset that each shard contains now, in the order of the calls."""
     long_lists: list[bytes]
     """Keys of lists, and of trending logs, that `StoreWriter.compact` should look at."""
+    grown_lists: list[bytes]
+    """Keys of lists that it should look at when there is time."""
 
     @classmethod
     def of(cls, replies: Sequence[Sequence[Any]]) -> Outcome:
@@ -80,7 +82,8 @@ class Outcome:
         return cls(
             any(reply[0] == _REFUSED for reply in replies),
             np.array([reply[1] for reply in replies], np.int64),
-            [key for reply in replies for key in reply[2:]],
+            [key for reply in replies if len(reply) > 2 for key in reply[2]],
+            [key for reply in replies if len(reply) > 2 for key in reply[3]],
         )
 
 

@@ -149,7 +149,7 @@ class UsersFirst(FaultyWriter):
         self._items = items, totals, names, lesson
         self._before = Marks(marks.items, marks.users, marks.totals)
         shards = np.full(len(marks.items) + 1, target.last)
-        return Outcome(False, shards, [])
+        return Outcome(False, shards, [], [])
 
     async def commit_users(self, target: Target, marks: Marks, sessions: SessionTable) -> Outcome:
         """Users, then items."""

@@ -64,8 +64,8 @@ async def commit(writer: StoreWriter, settings: Settings, log: list[Click]) -> F
         target, marks, items, total_deltas(folded, everything), names
     )
     assert not outcome.refused
-    if outcome.long_lists:
-        await writer.compact(outcome.long_lists)
+    if outcome.long_lists or outcome.grown_lists:
+        await writer.compact([*outcome.long_lists, *outcome.grown_lists])
     stored = await writer.commit_users(target, marks, folded.sessions)
     assert not stored.refused
     return folded

@@ -1,25 +1,32 @@
 -- Appends to neighbour lists, adds to statistics and to trending, names items: one shard.
 -- KEYS[2]  the shard's prefix
 -- ARGV[3]  lists: key, length of a chunk u32, the chunk
--- ARGV[4]  length in bytes past which a list is reported for compaction
+-- ARGV[4]  length in bytes past which a list is to be compacted: when there is time; past twice
+--          of it, at once
 -- ARGV[5]  items to be named: key of the statistics, length of the name u32, the name
 -- ARGV[6]  statistics to add: key, sessions u32, events u32, recent events f32, time u32
 -- ARGV[7]  rate at which recent events decay, per second
 -- ARGV[8]  an item with so many events is new no more
 -- ARGV[9]  rows for the trending log; ARGV[10] length in bytes past which the log is reported
--- Reply: {outcome, offset, key of a list to compact or of the log to roll up, …}
+-- Reply: {outcome, offset, keys of lists to compact at once and of the log to roll up, keys of
+-- lists that have grown past the bound just now}
 local prefix = KEYS[2]
 local width = #prefix + 9
 local pack, read, several = struct.pack, struct.unpack, unpack
 local call, sub, exp = redis.call, string.sub, math.exp
-local reply = {APPLIED, last}
+local long, grown = {}, {}
 
 local lists, bound = ARGV[3], tonumber(ARGV[4])
 local format = '<c' .. width .. 'I4c0'
 local pos, key, value = 1
 while pos <= #lists do
   key, value, pos = read(format, lists, pos)
-  if call('APPEND', key, value) > bound then reply[#reply + 1] = key end
+  local length = call('APPEND', key, value)
+  if length > 2 * bound then
+    long[#long + 1] = key
+  elseif length > bound and length - #value <= bound then
+    grown[#grown + 1] = key
+  end
 end
 
 local names = ARGV[5]
@@ -62,6 +69,6 @@ end
 
 local log = prefix .. 'l'
 if #ARGV[9] > 0 and call('APPEND', log, ARGV[9]) > tonumber(ARGV[10]) then
-  reply[#reply + 1] = log
+  long[#long + 1] = log
 end
-return reply
+return {APPLIED, last, long, grown}
