@@ -12,6 +12,7 @@ The same model run on broken protocols must fail: that is what the mutations are
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,7 +26,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisGone
 
 from config.settings import Settings
-from processors import apply, fold
+from processors import apply, compaction, fold
 from processors.apply import EventApplier, ReadAgain
 from processors.fold import Folded, ItemDeltas, TotalDeltas
 from processors.session import SessionTable
@@ -284,6 +285,8 @@ class Model:
                 position[p] = result.offset
             else:
                 position[p] = records[-1].offset + 1
+            with contextlib.suppress(RedisGone):
+                await applier.compaction.some()
 
     def _after(self, partition: int, offset: int) -> list[Record]:
         return [record for record in self.log[partition] if record.offset >= offset]
@@ -354,7 +357,7 @@ async def redis(
     """A client, and settings under which lists are compacted often and lose nothing by it."""
     monkeypatch.setattr(apply, "_FIRST_PAUSE", 0.0)
     monkeypatch.setattr(trends, "_LOG_BYTES", 200)
-    monkeypatch.setattr(apply, "_COMPACT_SECONDS", 0.0)
+    monkeypatch.setattr(compaction, "_SECONDS", 0.0)
     monkeypatch.setattr(apply, "log", structlog.wrap_logger(None, processors=[_drop]))
     client = connect(settings)
     yield client, small_lists(settings)
