@@ -38,7 +38,7 @@ _FILLED = 300_000
 _LIMIT_SECONDS = 120
 _LEAD_SECONDS = 4.0
 """What flows beside the probes does so before the first one."""
-_PROBES_A_SECOND = 20.0
+_PROBES_A_SECOND = 5.0
 _PROBE_SECONDS = 10.0
 _POLL_SECONDS = 0.003
 _CONNECTIONS = 256

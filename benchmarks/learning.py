@@ -23,18 +23,15 @@ from redis.asyncio import Redis
 
 from benchmarks.counted import until_counted
 from benchmarks.ingest import count_log, filled_log
+from benchmarks.lead import let_lead
 from benchmarks.report import machine, spread
 from benchmarks.setup import measuring_stack, produce
 from benchmarks.workload import Workload, make_workload, records
 from config.settings import Settings
-from processors.learning import Taught
-from processors.standing import Standing
 from serving.candidates import SessionItems, session_items
 from serving.recommend import Recommender
 from store.connect import connect
-from store.keys import Keys
 from store.reader import StoreReader
-from store.taught import pack_taught
 from streams.columns import hash_id
 
 __all__ = ["measure_learning"]
@@ -113,7 +110,7 @@ async def _requests(
         try:
             for number in range(rounds):
                 for name in ("rule", "learned"):
-                    await _let_lead(redis, stack.settings, learned=name == "learned")
+                    await let_lead(redis, stack.settings, learned=name == "learned")
                     cold, warm = await _ask(redis, stack.settings, sessions, seconds)
                     found[f"{name}_cold"].append(cold)
                     found[name].append(warm)
@@ -121,11 +118,6 @@ async def _requests(
         finally:
             await redis.aclose()
     return found
-
-
-async def _let_lead(redis: Redis, settings: Settings, *, learned: bool) -> None:
-    taught = Taught(standing=Standing(leads=learned))
-    await redis.set(Keys(settings.store).stats + b"m", pack_taught(taught))
 
 
 async def _ask(

@@ -2,7 +2,8 @@
 
 The server has a core to itself; the load, Redis and Kafka share the others. Capacity is found by a
 closed loop; latency by an open loop at 70 % of it, and by one connection that asks and waits. The
-store is filled by `fill.py`; users ask in random order, as often as they have events.
+store is filled by `fill.py`; users ask in random order, as often as they have events, and are
+answered by the learned ranking.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from yarl import URL
 
 from benchmarks.fill import fill_store
 from benchmarks.helper import Helper
+from benchmarks.lead import let_lead
 from benchmarks.processor import ProcessTimes, cores, microseconds_each, pin
 from benchmarks.report import machine, spread, spreads
 from benchmarks.setup import measuring_stack, pin_apart, process_times
@@ -26,6 +28,7 @@ from benchmarks.workload import Workload, make_workload
 from commands.stack import Stack
 from config.errors import ServiceError
 from config.settings import Settings
+from store.connect import connect
 
 __all__ = ["ask_capacity", "load_on", "measure_serve"]
 
@@ -57,6 +60,9 @@ async def measure_serve(
     single: list[dict[str, Any]] = []
     async with measuring_stack(settings) as stack:
         await fill_store(stack.settings, load)
+        redis = connect(stack.settings)
+        await let_lead(redis, stack.settings, learned=True)
+        await redis.aclose()
         ceiling = await _ceiling(connections)
         await stack.start_server(processes)
         async with load_on(stack, load) as asking:

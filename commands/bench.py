@@ -120,7 +120,7 @@ def freshness(
     requests: Annotated[float, Parameter(validator=Number(gte=0))] = 1000,
     items: Positive = 20_000,
     users: Positive = 100_000,
-    probes: Positive = 600,
+    probes: Positive = 200,
     json: Json = False,
 ) -> None:
     """How long from an event to an answer that knows it, while other events and requests flow.
