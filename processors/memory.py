@@ -129,6 +129,7 @@ class MemoryCounts:
         bounds: list[int] = np.append(begin, len(source)).tolist()
         for one, a, b in zip(source[begin].tolist(), bounds[:-1], bounds[1:], strict=True):
             self._add(one, zip(neighbour[a:b], forward[a:b], backward[a:b], strict=True))
+            self._cut(one)
         index = self.interner.index(items.item)
         self._grow(index)
         self._sessions_with[index] += items.sessions
@@ -149,9 +150,13 @@ class MemoryCounts:
         """Add one event of a batch. `weights` come from `begin` for the same batch, which must be
         the latest one begun.
         """
-        for at in range(parts.pair_start[row], parts.pair_start[row + 1]):
+        a, b = parts.pair_start[row], parts.pair_start[row + 1]
+        for at in range(a, b):
             both = (0.0, weights[at]) if parts.back[at] else (weights[at], 0.0)
             self._add(parts.source[at], ((parts.neighbour[at], *both),))
+        # Only then: what is kept must not depend on the order within an event.
+        for source in parts.source[a:b]:
+            self._cut(source)
         if parts.counted[row]:
             item, seconds = parts.item[row], parts.seconds[row]
             self._sessions_with[item] += parts.first[row]
@@ -242,10 +247,11 @@ class MemoryCounts:
             else:
                 item.forward[at] += forward
                 item.backward[at] += backward
-        if len(place) > self._bound:
-            self._compact(item)
 
-    def _compact(self, item: _Item) -> None:
+    def _cut(self, index: int) -> None:
+        item = self._items[index]
+        if len(item.place) <= self._bound:
+            return
         weight = np.array(item.forward) + self._worth * np.array(item.backward)
         best = np.sort(np.argpartition(-weight, self._most)[: self._most]).tolist()
         item.index = array("q", [item.index[at] for at in best])

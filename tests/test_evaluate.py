@@ -342,14 +342,18 @@ class Reference:
             self.add(other, item, False, h * weight)
         for other, its, h in parts:
             self.add(item, other, True, h * its)
+        for touched in {item, *(other for other, _, _ in parts)}:
+            self.cut(touched)
         self.with_item[item] += weight > 0 and not any(i == item and its for i, its in near)
         self.events[item] += 1
         self.open[user] = (time, [*session, (item, weight)])
 
     def add(self, item: str, neighbour: str, back: bool, weight: float) -> None:
-        """Add to a list; one that is too long then is cut to the best, as the store does it."""
+        self.lists[item].setdefault(neighbour, []).append((back, weight, self.now))
+
+    def cut(self, item: str) -> None:
+        """Keep the best of a list that is too long, as the store does it."""
         mine, store = self.lists[item], self.settings.store
-        mine.setdefault(neighbour, []).append((back, weight, self.now))
         if len(mine) > int(store.compact_factor * store.neighbours):
             counts = self.counts(item)
             for worst in sorted(mine, key=lambda n: -counts[n])[store.neighbours :]:
