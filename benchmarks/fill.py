@@ -66,6 +66,7 @@ async def fill_store(
             await step.commit(name, 0, events, names)
             if end % (20 * _AT_ONCE) == 0:
                 log.info("filled", events=end, of=len(load.user))
+        await step.compaction.finish()
         await redis.config_set("appendonly", "yes")
         await until_log_written(redis)
     finally:

@@ -13,6 +13,7 @@ import numpy as np
 from redis.asyncio import Redis
 
 from config.settings import Settings
+from processors.compaction import Compaction
 from processors.fold import FoldRules, ItemDeltas, fold_batch, item_deltas, total_deltas
 from store.commit import Marks, Target
 from store.writer import StoreWriter
@@ -32,6 +33,7 @@ class FoldStep:
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self._redis = redis
         self._writer = StoreWriter(redis, settings)
+        self.compaction = Compaction(self._writer)
         self._event_rules = EventRules(settings.events)
         self._rules = FoldRules(settings)
         self._marks: dict[tuple[str, int], Marks] = {}
@@ -73,8 +75,7 @@ class FoldStep:
         marks.users = stored.contained
         if outcome.refused or stored.refused:
             raise RuntimeError(f"{topic}-{partition}: somebody else writes to this store")
-        if outcome.long_lists:
-            await writer.compact(outcome.long_lists)
+        await self.compaction.after(outcome, len(events))
 
     async def _before_commit(self, deltas: ItemDeltas) -> ItemDeltas:
         """What of the items' deltas is committed: all, unless somebody writes a part otherwise."""

@@ -31,6 +31,7 @@ from commands.stack import Stack
 from config.errors import ServiceError
 from config.redis_server import RedisServer
 from config.settings import Settings
+from processors.compaction import Compaction
 from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
 from processors.learner import Learner, Teacher, sample, sampled, share_of
 from processors.memory import MemoryCounts
@@ -163,6 +164,7 @@ class RedisWay(Way):
         writer = self._writer
         events = split.events(self.settings.fold.half_life_days)
         marks = await writer.read_marks(_TOPIC, 0)
+        compaction = Compaction(writer)
         reader = StoreReader(self._redis, self.settings)
         # Nothing else is going on here that learning could hold up.
         learner = Learner(
@@ -183,13 +185,13 @@ class RedisWay(Way):
                 marks.items, marks.totals = outcome.contained[:-1], int(outcome.contained[-1])
                 stored = await writer.commit_users(target, marks, folded.sessions)
                 marks.users = stored.contained
-                if outcome.long_lists:
-                    await writer.compact(outcome.long_lists)
+                await compaction.after(outcome, len(folded.events))
             except RedisError as error:
                 raise ServiceError(f"Redis did not take a batch: {error}") from error
             if outcome.refused or stored.refused:
                 raise ServiceError("Redis refused a batch: has it lost what it had just taken?")
             report(last + 1)
+        await compaction.finish()
         reader.forget()
         self._recommender = Recommender(reader, self.settings)
 

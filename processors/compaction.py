@@ -44,14 +44,26 @@ class Compaction:
             self._grown.update(dict.fromkeys(outcome.grown_lists))
         due = now >= self._last + _SECONDS
         if self._long and (due or len(self._long) >= _TOGETHER):
-            lists, self._long, self._last = list(self._long), set(), now
-            await self._writer.compact(lists)
+            self._last = now
+            await self._compact([])
+
+    async def finish(self) -> None:
+        """Compact all that is known to have grown, now."""
+        while self._long or self._grown:
+            await self._compact(list(self._grown))
 
     async def some(self) -> None:
         """Now and then: compact some of the lists that have grown, unless there is a backlog."""
-        if not self._grown or time.monotonic() < self._busy_until:
-            return
-        lists = list(islice(self._grown, _AT_A_TIME))
-        for key in lists:
+        if (self._long or self._grown) and time.monotonic() >= self._busy_until:
+            await self._compact(list(islice(self._grown, _AT_A_TIME)))
+
+    async def _compact(self, grown: list[bytes]) -> None:
+        lists, self._long = [*self._long, *grown], set()
+        for key in grown:
             del self._grown[key]
-        await self._writer.compact(lists)
+        again = lists
+        try:
+            # What came in between may have taken one past its bound, where no commit names it.
+            again = (await self._writer.compact(lists)).grown
+        finally:
+            self._grown.update(dict.fromkeys(again))

@@ -13,7 +13,16 @@ from redis.asyncio import Redis
 from store.keys import Keys
 from streams.columns import I64
 
-__all__ = ["CatalogueEntry", "Lesson", "Marks", "Outcome", "Target", "marks_of", "read_item_marks"]
+__all__ = [
+    "CatalogueEntry",
+    "Compacted",
+    "Lesson",
+    "Marks",
+    "Outcome",
+    "Target",
+    "marks_of",
+    "read_item_marks",
+]
 
 _REFUSED = 0
 """As `lua/fence.lua` says it."""
@@ -85,6 +94,16 @@ class Outcome:
             [key for reply in replies if len(reply) > 2 for key in reply[2]],
             [key for reply in replies if len(reply) > 2 for key in reply[3]],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What became of lists that were to be compacted."""
+
+    replaced: int
+    """How many: not those that another worker was quicker with."""
+    grown: list[bytes]
+    """Keys of those that are past their bound again, with what was appended meanwhile."""
 
 
 @dataclass(slots=True)

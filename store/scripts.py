@@ -37,23 +37,31 @@ class Scripts:
             name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
             for name, text in self._source.items()
         }
+        self._loaded = False
 
     async def call(self, calls: Sequence[Call]) -> list[Any]:
         """The replies, in order. Calls are not one transaction.
 
-        When Redis does not know a script (a restart, SCRIPT FLUSH) all are loaded and all calls
-        made once more: every script stands being called again, since it is fenced or compares
-        first.
+        Scripts are loaded before the first call, and when Redis has lost them (a restart, SCRIPT
+        FLUSH). Then all calls are made once more: every script stands being called again, since it
+        is fenced or compares first. What a call said that went through at once, such as which lists
+        have grown, is lost.
         """
+        if not self._loaded:
+            await self._load()
+            self._loaded = True
         replies = await self._send(calls)
         if any(isinstance(reply, NoScriptError) for reply in replies):
-            for text in self._source.values():
-                await self._redis.script_load(text)
+            await self._load()
             replies = await self._send(calls)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         return replies
+
+    async def _load(self) -> None:
+        for text in self._source.values():
+            await self._redis.script_load(text)
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)

@@ -27,9 +27,19 @@ from processors.cooccurrence import decay_rate
 from processors.fold import ItemDeltas, TotalDeltas
 from processors.popularity import RECENT
 from processors.session import SessionTable
-from store.commit import CatalogueEntry, Lesson, Marks, Outcome, Target, marks_of, read_item_marks
+from store.commit import (
+    CatalogueEntry,
+    Compacted,
+    Lesson,
+    Marks,
+    Outcome,
+    Target,
+    marks_of,
+    read_item_marks,
+)
 from store.forget import this_day
 from store.keys import BOUGHT, STATISTICS, VIEWED, Keys
+from store.layout import STATISTICS as STATISTICS_ROW
 from store.lists import ENTRY_BYTES, HEAD_BYTES, pack_increments, sum_lists
 from store.scripts import Call, Scripts
 from store.trends import TrendWriter, pack_rows
@@ -40,9 +50,6 @@ __all__ = ["StoreWriter"]
 
 _COMPACTED_AT_ONCE = 200
 """Lists in one call: some milliseconds of Redis."""
-_COUNTS = np.dtype(
-    [("sessions", "<u4"), ("events", "<u4"), ("recent", "<f4"), ("recent_at", "<u4")]
-)
 _CELL = np.dtype([("cell", "<u2"), ("opportunities", "<u4"), ("hits", "<u4")])
 
 
@@ -183,33 +190,36 @@ class StoreWriter:
             )
         return Outcome.of(await self._scripts.call(calls))
 
-    async def compact(self, lists: list[bytes]) -> int:
-        """Replace lists, given by their keys, by their sums, and roll up logs of trending; returns
-        how many were replaced.
-        """
+    async def compact(self, lists: list[bytes]) -> Compacted:
+        """Replace lists, given by their keys, by their sums, and roll up logs of trending."""
         replaced = 0
+        grown: list[bytes] = []
         for prefix in self._keys.items:
             if self._keys.trend_log(prefix) in lists:
                 replaced += await self._trends.roll_up(self._scripts, prefix)
         lists = [key for key in lists if not self._trends.is_log(key)]
         for begin in range(0, len(lists), _COMPACTED_AT_ONCE):
-            replaced += await self._compact(sorted(lists[begin : begin + _COMPACTED_AT_ONCE]))
-        return replaced
+            some = await self._compact(sorted(lists[begin : begin + _COMPACTED_AT_ONCE]))
+            replaced += some.replaced
+            grown += some.grown
+        return Compacted(replaced, grown)
 
-    async def _compact(self, lists: list[bytes]) -> int:
+    async def _compact(self, lists: list[bytes]) -> Compacted:
         values: list[bytes | None] = await self._redis.mget(lists)  # type: ignore[assignment]
         best = sum_lists(values, self._rate).keep_best(self._neighbours, self._backward)
+        packed = best.pack()
         calls: list[Call] = []
         for prefix in self._keys.items:
             mine = [
                 (key, old, new)
-                for key, old, new in zip(lists, values, best.pack(), strict=True)
+                for key, old, new in zip(lists, values, packed, strict=True)
                 if old and key.startswith(prefix)
             ]
             if mine:
                 sums = [one for _, old, new in mine for one in (old, new)]
                 calls.append(("compact", [key for key, _, _ in mine], [self._list_bound, *sums]))
-        return sum(await self._scripts.call(calls))
+        replies = await self._scripts.call(calls)
+        return Compacted(sum(n for n, _ in replies), [key for _, grown in replies for key in grown])
 
     def _item_calls(
         self, target: Target, marks: Marks, deltas: ItemDeltas, names: dict[int, bytes]
@@ -243,12 +253,12 @@ class StoreWriter:
 
     def _statistics_records(self, deltas: ItemDeltas) -> list[bytes]:
         """What is added to statistics, for each shard."""
-        counts = np.empty(len(deltas.item), _COUNTS)
+        counts = np.empty(len(deltas.item), STATISTICS_ROW)
         counts["sessions"], counts["events"] = deltas.sessions, deltas.events
         counts["recent"], counts["recent_at"] = deltas.recent, deltas.recent_at
         shard = self._keys.shard_of(deltas.item)
         item = deltas.item.astype("<u8").view(np.uint8).reshape(-1, 8)
-        added = counts.view(np.uint8).reshape(-1, _COUNTS.itemsize)
+        added = counts.view(np.uint8).reshape(-1, STATISTICS_ROW.itemsize)
         records = []
         for s, head in enumerate(self._keys.heads(STATISTICS)):
             mine = shard == s

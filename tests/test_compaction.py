@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as NoRedis
 
 from config.settings import Settings
 from processors.compaction import Compaction
-from store.commit import Outcome
+from store.commit import Compacted, Outcome
 from store.connect import connect
 from store.keys import Keys
 from store.lists import ENTRY_BYTES, HEAD_BYTES
+from store.scripts import Scripts
 from store.writer import StoreWriter
 from streams.columns import hash_id
 from tests.oracle import Click
@@ -34,8 +36,8 @@ class Telling(StoreWriter):
         self.outcome = await super().commit_items(*args)
         return self.outcome
 
-    async def compact(self, lists: list[bytes]) -> int:
-        return 0
+    async def compact(self, lists: list[bytes]) -> Compacted:
+        return Compacted(0, [])
 
 
 @pytest.fixture
@@ -112,3 +114,51 @@ async def test_what_is_long_is_compacted_in_a_backlog_too(small: Settings, redis
     assert telling.outcome.long_lists == [hub_list(small)]
     await Compaction(StoreWriter(redis, small)).after(telling.outcome, BACKLOG)
     assert await redis.strlen(hub_list(small)) == HEAD_BYTES + 10 * ENTRY_BYTES
+
+
+async def test_what_grows_while_it_is_compacted_is_compacted_again(
+    small: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling, key = Telling(redis, small), hub_list(small)
+    await view_pairs(telling, small, 0, 21)
+    first = telling.outcome
+    assert first is not None
+    assert first.grown_lists == [key]
+    send = Scripts.call
+
+    async def late(self: Scripts, calls: Any) -> Any:
+        """Between reading and replacing, another batch takes the list to twice its bound."""
+        monkeypatch.setattr(Scripts, "call", send)
+        await view_pairs(telling, small, 100, 19)
+        return await send(self, calls)
+
+    compacting = Compaction(StoreWriter(redis, small))
+    await compacting.after(first, FEW)
+    monkeypatch.setattr(Scripts, "call", late)
+    await compacting.some()
+    second = telling.outcome
+    assert second is not None
+    assert second.grown_lists == second.long_lists == [], "no commit names it"
+    assert await redis.strlen(key) > HEAD_BYTES + 20 * ENTRY_BYTES
+    await compacting.some()
+    assert await redis.strlen(key) == HEAD_BYTES + 10 * ENTRY_BYTES
+
+
+async def test_what_redis_did_not_compact_is_not_forgotten(
+    small: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling, key = Telling(redis, small), hub_list(small)
+    await view_pairs(telling, small, 0, 21)
+    assert telling.outcome is not None
+    compacting = Compaction(StoreWriter(redis, small))
+    await compacting.after(telling.outcome, FEW)
+
+    async def lost(self: Scripts, calls: Any) -> Any:
+        raise NoRedis
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scripts, "call", lost)
+        with pytest.raises(NoRedis):
+            await compacting.some()
+    await compacting.finish()
+    assert await redis.strlen(key) == HEAD_BYTES + 10 * ENTRY_BYTES
