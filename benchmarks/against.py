@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 
 from benchmarks.counted import Steady, steady, until_counted
+from benchmarks.helper import wait_or_kill
 from benchmarks.ingest import WARM_UP, count_log, filled_log
 from benchmarks.processor import ProcessTimes, cores
 from benchmarks.report import machine, spread, spreads
@@ -36,7 +37,6 @@ __all__ = ["measure_against"]
 log = structlog.get_logger("headwater.bench")
 
 _LIMIT_SECONDS = 120
-_END_SECONDS = 10
 _OTHERS = {
     "plain_loop": ("benchmarks.plain_loop", "fold"),
     "stock_faust": ("benchmarks.stock_faust", "worker"),
@@ -106,10 +106,5 @@ async def _count(stack: Stack, command: tuple[str, ...], events: int, seconds: f
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
-        try:
-            async with asyncio.timeout(_END_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await wait_or_kill(process)
     return steady(seen, int(WARM_UP * seen[-1].events))

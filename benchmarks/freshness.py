@@ -14,7 +14,6 @@ import time
 from typing import Any
 
 import aiohttp
-import structlog
 
 from benchmarks.counted import until_counted
 from benchmarks.fill import fill_store
@@ -30,8 +29,6 @@ from config.errors import ServiceError
 from config.settings import Settings
 
 __all__ = ["measure_freshness"]
-
-log = structlog.get_logger("headwater.bench")
 
 _SEED = 13
 _FILLED = 300_000

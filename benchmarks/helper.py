@@ -16,7 +16,7 @@ import orjson
 
 from config.errors import ServiceError
 
-__all__ = ["Helper", "answer_lines"]
+__all__ = ["Helper", "answer_lines", "wait_or_kill"]
 
 _LINE_BYTES = 1 << 26
 """A load's first line holds all the requests that it may send."""
@@ -60,12 +60,7 @@ class Helper:
         process = self._running()
         if process.stdin is not None:
             process.stdin.close()
-        try:
-            async with asyncio.timeout(_END_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await wait_or_kill(process)
 
     @property
     def pid(self) -> int:
@@ -88,6 +83,16 @@ class Helper:
         if self._process is None:
             raise ServiceError(f"{self._module} was not started")
         return self._process
+
+
+async def wait_or_kill(process: asyncio.subprocess.Process) -> None:
+    """Wait until a process that was told to end has ended; not for long."""
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 def answer_lines(

@@ -14,7 +14,6 @@ import time
 from typing import Any
 
 import numpy as np
-import structlog
 from redis.asyncio import Redis
 
 from benchmarks.counted import until_counted
@@ -31,8 +30,6 @@ from store.reader import StoreReader
 from streams.columns import U64, hash_names
 
 __all__ = ["EVENTS_PER_USER", "measure_memory"]
-
-log = structlog.get_logger("headwater.bench")
 
 EVENTS_PER_USER = 20
 _SESSION_LENGTH = 5

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from processors.lines import tag_of_time
 from processors.session import (
     WINDOW,
     Pairs,
     Prefixes,
     SessionRules,
     SessionTable,
-    tag_of_time,
 )
 from streams.columns import EventColumns
 
@@ -112,7 +112,7 @@ def _session_of(time: int, history: list[_Kept], at: int, rules: SessionRules) -
         return history[at - 1].tag
     if at < len(history) and history[at].time - time < rules.pause_ms:
         return history[at].tag
-    return int(tag_of_time(np.array([time], np.int64))[0])
+    return int(tag_of_time(time))
 
 
 def _pairs(

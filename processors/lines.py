@@ -10,7 +10,7 @@ import numpy.typing as npt
 from config.compiled import compiled
 from streams.columns import I64, TAG_BITS, U64, Bool
 
-__all__ = ["line_up", "look_back", "newest"]
+__all__ = ["line_up", "look_back", "newest", "tag_of_time"]
 
 U32 = npt.NDArray[np.uint32]
 U8 = npt.NDArray[np.uint8]
@@ -20,8 +20,8 @@ _TAG_SHIFT = 64 - TAG_BITS
 
 
 @compiled("u4(i8)")
-def _tag_of_time(time: int) -> np.uint32:
-    """`session.tag_of_time` of one."""
+def tag_of_time(time: int) -> np.uint32:
+    """Tag of a session that has no id, from the time at which it begins (Fibonacci hashing)."""
     tag = (np.uint64(time) * np.uint64(_MIX)) >> np.uint64(_TAG_SHIFT)
     return np.uint32(max(tag, np.uint64(1)))
 
@@ -97,7 +97,7 @@ def line_up(
             elif at > first and new_time[i] - time[at - 1] < pause_ms:
                 tag[at] = tag[at - 1]
             else:
-                tag[at] = _tag_of_time(new_time[i])
+                tag[at] = tag_of_time(new_time[i])
             at += 1
         start[user + 1] = at
     return (

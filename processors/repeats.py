@@ -7,7 +7,7 @@ an opportunity to be repeated. Opportunities and hits are counted in cells of
     times it was seen in the prefix (1, 2, 3 or more),
     ⌈log2 of the session's length⌉ (0 … 5),
 
-and the repeat prior is P = (hits + 0.02) / (opportunities + 1) in the item's cell. Pure numpy.
+and the repeat prior is P = (hits + 0.02) / (opportunities + 1) in the item's cell. Pure.
 """
 
 from __future__ import annotations
@@ -38,10 +38,29 @@ class Repeats:
 
 
 def cell_of(distance: I64, times: I64, length: I64 | np.int64) -> I64:
-    """Number of the cell: all arguments count from 1; one `length` serves all."""
-    bits = np.minimum(np.ceil(np.log2(length)), _LENGTHS - 1).astype(np.int64)
-    times = np.minimum(times, _TIMES)
-    return ((distance - 1) * _TIMES + times - 1) * _LENGTHS + bits
+    """Numbers of the cells (n,): all arguments count from 1; one `length` may serve all."""
+    return _cells(distance, times, np.full(len(distance), length, np.int64))
+
+
+@compiled("i8(i8)")
+def _bits(length: int) -> int:
+    bits = 0
+    while bits < _LENGTHS - 1 and (1 << bits) < length:
+        bits += 1
+    return bits
+
+
+@compiled("i8(i8, i8, i8)")
+def _cell(distance: int, times: int, bits: int) -> int:
+    return ((distance - 1) * _TIMES + min(times, _TIMES) - 1) * _LENGTHS + bits
+
+
+@compiled("i8[::1](i8[::1], i8[::1], i8[::1])")
+def _cells(distance: I64, times: I64, length: I64) -> I64:
+    cells = np.empty(len(distance), np.int64)
+    for i in range(len(cells)):
+        cells[i] = _cell(distance[i], times[i], _bits(length[i]))
+    return cells
 
 
 def count_repeats(prefixes: Prefixes, outcome: U64, most: int) -> Repeats:
@@ -64,9 +83,7 @@ def _opportunities(
     at = 0
     for p in range(len(items)):
         steps = min(length[p], items.shape[1])
-        bits = 0
-        while bits < _LENGTHS - 1 and (1 << bits) < length[p]:
-            bits += 1
+        bits = _bits(length[p])
         found = 0
         for step in range(steps):
             item = items[p, step]
@@ -78,7 +95,7 @@ def _opportunities(
             times = 1
             for other in range(step + 1, steps):
                 times += items[p, other] == item
-            cell[at] = (step * _TIMES + min(times, _TIMES) - 1) * _LENGTHS + bits
+            cell[at] = _cell(step + 1, times, bits)
             hit[at] = item == outcome[p]
             brought_by[at] = row[p]
             at += 1

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from processors.grouping import places
 from processors.lines import line_up, look_back, newest
-from streams.columns import EVENT_BITS, TAG_BITS, U64, Bool, EventColumns
+from streams.columns import U64, Bool, EventColumns
 
 __all__ = [
     "WINDOW",
@@ -36,13 +36,10 @@ __all__ = [
     "empty_table",
     "place_in_order",
     "select_users",
-    "tag_of_time",
 ]
 
 WINDOW = 30
 """Events of a session that an event is paired with, at most."""
-
-_TAG_MASK = (1 << TAG_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +143,6 @@ def select_users(table: SessionTable, rows: npt.NDArray[np.intp] | Bool) -> Sess
     )
 
 
-def tag_of_time(time: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-    """Tags of sessions that have no id, from the times at which they begin (Fibonacci hashing)."""
-    mixed = time.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    tag = (mixed >> np.uint64(64 - TAG_BITS)).astype(np.uint32)
-    return np.maximum(tag, np.uint32(1))
-
-
 def place_in_order(
     before: SessionTable, events: EventColumns, rules: SessionRules
 ) -> tuple[SessionTable, Prefixes, Pairs, Bool]:
@@ -187,6 +177,3 @@ def place_in_order(
     if hard.any():
         table = select_users(table, ~hard)
     return table, Prefixes(*found[:3]), Pairs(*found[3:]), hard
-
-
-assert EVENT_BITS + TAG_BITS + 5 == 64, "an event's key, tag and type share one word"  # noqa: S101

@@ -33,6 +33,7 @@ from itertools import accumulate
 import numpy as np
 
 from config.settings import RankSettings
+from processors.repeats import cell_of
 from processors.session import WINDOW
 from serving.batch import Queries, Sessions, Voted
 from serving.candidates import (
@@ -188,19 +189,14 @@ class Ranker:
         knowledge: Knowledge,
     ) -> Sessions:
         rules = self._settings
-        start = _starts([len(one.item) for one in items])
+        sizes = [len(one.item) for one in items]
+        start = _starts(sizes)
         length = np.array([one.length for one in items], np.int64)
         distance = np.concatenate([one.distance for one in items])
-        rarity, weight, prior = values(
-            start,
-            length,
-            distance,
-            np.concatenate([one.times for one in items]),
-            known,
-            float(knowledge.sessions),
-            rules.distance_decay,
-            rules.idf_power,
-            knowledge.prior,
+        times = np.concatenate([one.times for one in items])
+        prior = knowledge.prior[cell_of(distance, times, length.repeat(sizes))]
+        rarity, weight = values(
+            distance, known, float(knowledge.sessions), rules.distance_decay, rules.idf_power
         )
         entries = _starts([len(one.index) for one in lists])
         return Sessions(

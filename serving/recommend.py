@@ -103,19 +103,14 @@ class Recommender:
         )
         self._filled: dict[tuple[int, str | None], tuple[list[Trending], Scored]] = {}
 
-    async def recommend(self, choice: Choice) -> Scored:
-        """The best `n` items for a user or session, and now and then a new one at the last place.
-
-        Raises redis.RedisError.
-        """
-        return (await self._explored([await self._together.get(_Task(choice))]))[0]
-
     async def recommend_all(self, choices: Sequence[Choice]) -> list[Scored]:
-        """`recommend` for requests of one moment, in order."""
+        """The best items for users or sessions of one moment, in order, and now and then a new one
+        at the last place. Raises redis.RedisError.
+        """
         return await self._explored(await self._work([_Task(choice) for choice in choices]))
 
     async def best(self, choice: Choice) -> Scored:
-        """As `recommend`, without new items that are there to be tried."""
+        """As `recommend_all` for one, without new items that are there to be tried."""
         return (await self._together.get(_Task(choice))).scored
 
     async def rank(self, session: SessionItems, n: int) -> Scored:

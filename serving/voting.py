@@ -56,40 +56,22 @@ def _place(table: I64, mask: int, key: int, fresh: int) -> int:
         slot = (slot + 1) & mask
 
 
-@compiled(
-    "Tuple((f8[::1], f8[::1], f8[::1]))"
-    "(i8[::1], i8[::1], i8[::1], i8[::1], f8[::1], f8, f8, f8, f8[::1])"
-)
+@compiled("Tuple((f8[::1], f8[::1]))(i8[::1], f8[::1], f8, f8, f8)")
 def values(
-    start: I64,
-    length: I64,
-    distance: I64,
-    times: I64,
-    known: F64,
-    sessions: float,
-    decay: float,
-    power: float,
-    prior: F64,
-) -> tuple[F64, F64, F64]:
-    """(S,) each: rarity of the sessions' items, what a vote of each is worth, P of repeating it.
+    distance: I64, known: F64, sessions: float, decay: float, power: float
+) -> tuple[F64, F64]:
+    """(S,) each: rarity of the sessions' items, and what a vote of each is worth.
 
-    `length` (B,) are the sessions' events, `distance` and `times` (S,) as `SessionItems` says,
-    `known` (S,) the sessions with each item, of `sessions` in all, and `prior` the repeat prior by
-    the cells of `processors.repeats`.
+    `distance` (S,) is as `SessionItems` says, `known` (S,) the sessions with each item, of
+    `sessions` in all.
     """
     s = len(distance)
-    rarity, weight, repeat = np.zeros(s), np.zeros(s), np.zeros(s)
-    for b in range(len(length)):
-        bits = 0
-        while (1 << bits) < length[b] and bits < 5:
-            bits += 1
-        for i in range(start[b], start[b + 1]):
-            seen = min(times[i], 3)
-            repeat[i] = prior[((distance[i] - 1) * 3 + seen - 1) * 6 + bits]
-            if known[i] > 0:
-                rarity[i] = 1 + math.log(max(sessions, known[i]) / known[i])
-                weight[i] = decay ** (distance[i] - 1.0) * rarity[i] ** power
-    return rarity, weight, repeat
+    rarity, weight = np.zeros(s), np.zeros(s)
+    for i in range(s):
+        if known[i] > 0:
+            rarity[i] = 1 + math.log(max(sessions, known[i]) / known[i])
+            weight[i] = decay ** (distance[i] - 1.0) * rarity[i] ** power
+    return rarity, weight
 
 
 @compiled(

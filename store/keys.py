@@ -21,7 +21,10 @@ The 8 bytes are the id's hash, little-endian.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 
 from config.settings import StoreSettings
 from streams.columns import I64, U64
@@ -33,6 +36,7 @@ __all__ = [
     "STATISTICS",
     "VIEWED",
     "Keys",
+    "head_rows",
     "id_bytes",
 ]
 
@@ -47,6 +51,17 @@ def id_bytes(ids: U64) -> list[bytes]:
     """The hashes as they stand in keys."""
     data = ids.astype("<u8").tobytes()
     return [data[i : i + 8] for i in range(0, len(data), 8)]
+
+
+def head_rows(heads: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], I64]:
+    """What keys begin with in each shard, as compiled loops take it: (shards, longest) bytes, and
+    the length (shards,) of each.
+    """
+    sizes = np.array([len(head) for head in heads], np.int64)
+    rows = np.zeros((len(heads), int(sizes.max())), np.uint8)
+    for row, head in zip(rows, heads, strict=True):
+        row[: len(head)] = np.frombuffer(head, np.uint8)
+    return rows, sizes
 
 
 class Keys:
@@ -70,7 +85,7 @@ class Keys:
 
     def session_heads(self) -> list[bytes]:
         """What keys of session vectors begin with in each shard."""
-        return [prefix + b"s" for prefix in self.users]
+        return [prefix + SESSION for prefix in self.users]
 
     def shard_of(self, ids: U64) -> I64:
         """Shard numbers of items, or of users."""

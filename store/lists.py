@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from config.errors import StoreError
 from processors.cooccurrence import Increments
+from store.keys import head_rows
 from store.list_loops import choose, group, sum_up, write
 from streams.columns import F64, I64, U64
 
@@ -128,17 +129,14 @@ def pack_increments(increments: Increments, rate: float, heads: list[bytes]) -> 
     latest = np.maximum.reduceat(time, begin[:-1]) if len(member) else time
     # In f64: the difference of two u32 may be negative where clocks differ.
     left = np.exp(-rate * (np.repeat(latest, size).astype(np.float64) - time))
-    width = max(len(head) for head in heads)
-    known = np.zeros((len(heads), width), np.uint8)
-    for row, head in zip(known, heads, strict=True):
-        row[: len(head)] = np.frombuffer(head, np.uint8)
-    out = np.empty(len(size) * (width + 20) + len(member) * ENTRY_BYTES, np.uint8)
+    known, lengths = head_rows(heads)
+    out = np.empty(len(size) * (known.shape[1] + 20) + len(member) * ENTRY_BYTES, np.uint8)
     ends = np.zeros(len(heads), np.int64)
     write(
         out,
         ends,
         known,
-        np.array([len(head) for head in heads], np.int64),
+        lengths,
         source[begin[:-1]],
         begin,
         latest,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config.compiled import compiled
+from store.keys import head_rows
 from streams.columns import I64, U64
 
 __all__ = ["Mget"]
@@ -25,17 +26,13 @@ class Mget:
     """Commands for keys of some shards, by the shards' prefixes."""
 
     def __init__(self, prefixes: Sequence[bytes]) -> None:
-        self._sizes = np.array([len(prefix) for prefix in prefixes], np.int64)
-        self._width = int(self._sizes.max())
-        self._heads = np.zeros((len(prefixes), self._width), np.uint8)
-        for row, prefix in zip(self._heads, prefixes, strict=True):
-            row[: len(prefix)] = np.frombuffer(prefix, np.uint8)
+        self._heads, self._sizes = head_rows(prefixes)
 
     def command(self, *wanted: tuple[bytes, U64]) -> bytes:
         """The command that asks for all of these, by the key's letter and the hashes, in order."""
         count = sum([len(ids) for _, ids in wanted])
         head = b"*%d\r\n$4\r\nMGET\r\n" % (count + 1)
-        out = np.empty(len(head) + count * (self._width + _FRAMES), np.uint8)
+        out = np.empty(len(head) + count * (self._heads.shape[1] + _FRAMES), np.uint8)
         out[: len(head)] = np.frombuffer(head, np.uint8)
         end = len(head)
         for letter, ids in wanted:

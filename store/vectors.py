@@ -27,6 +27,7 @@ import numpy.typing as npt
 from config.compiled import compiled
 from config.errors import StoreError
 from processors.session import SessionTable
+from store.keys import head_rows
 from streams.columns import EVENT_BITS, I64, TAG_BITS, U64
 
 __all__ = ["pack_records", "pack_sessions", "unpack_joined", "unpack_sessions"]
@@ -61,12 +62,8 @@ def pack_records(table: SessionTable, day: int, heads: list[bytes], shard: I64) 
     """Records of all users of a table, joined for each shard; the key of a user is its shard's
     head, then the user's hash. `shard` (m,) says where each user lies, `day` is that of writing.
     """
-    width = max(len(head) for head in heads)
-    known = np.zeros((len(heads), width), np.uint8)
-    for row, head in zip(known, heads, strict=True):
-        row[: len(head)] = np.frombuffer(head, np.uint8)
-    sizes = np.array([len(head) for head in heads], np.int64)
-    out, ends = _room(table, width + 12), np.zeros(len(heads), np.int64)
+    known, sizes = head_rows(heads)
+    out, ends = _room(table, known.shape[1] + 12), np.zeros(len(heads), np.int64)
     order = np.argsort(shard, kind="stable")
     _pack_records(
         out, ends, day, known, sizes, shard, order, table.user, table.start, *_columns(table)

@@ -344,7 +344,7 @@ class TestRecommendations:
         assert best.explored is None
         explored = []
         for _ in range(times):
-            found = await recommender.recommend(choice)
+            (found,) = await recommender.recommend_all([choice])
             if found.explored is None:
                 assert found.item.tolist() == best.item.tolist()
             else:
