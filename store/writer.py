@@ -197,9 +197,10 @@ class StoreWriter:
         for prefix in self._keys.items:
             if self._keys.trend_log(prefix) in lists:
                 replaced += await self._trends.roll_up(self._scripts, prefix)
-        lists = [key for key in lists if not self._trends.is_log(key)]
-        for begin in range(0, len(lists), _COMPACTED_AT_ONCE):
-            some = await self._compact(sorted(lists[begin : begin + _COMPACTED_AT_ONCE]))
+        # Each once: the script would append what follows twice.
+        once = sorted({key for key in lists if not self._trends.is_log(key)})
+        for begin in range(0, len(once), _COMPACTED_AT_ONCE):
+            some = await self._compact(once[begin : begin + _COMPACTED_AT_ONCE])
             replaced += some.replaced
             grown += some.grown
         return Compacted(replaced, grown)

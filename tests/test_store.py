@@ -366,7 +366,7 @@ async def test_compaction_keeps_sums_and_the_heaviest(settings: Settings, redis:
     assert after.neighbour.tolist() == list(range(120, 130))
     assert after.forward.tolist() == pytest.approx(before.forward.tolist()[-10:], rel=1e-6)
     assert after.backward.tolist() == pytest.approx(before.backward.tolist()[-10:], rel=1e-6)
-    assert (await writer.compact([other, key])).replaced == 1
+    assert (await writer.compact([other, key, key])).replaced == 1
     assert await redis.get(key) == value
     assert await redis.exists(other) == 0
 
