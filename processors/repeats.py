@@ -39,7 +39,8 @@ class Repeats:
 
 def cell_of(distance: I64, times: I64, length: I64 | np.int64) -> I64:
     """Numbers of the cells (n,): all arguments count from 1; one `length` may serve all."""
-    return _cells(distance, times, np.full(len(distance), length, np.int64))
+    lengths = np.full(len(distance), length, np.int64)
+    return _cells(np.ascontiguousarray(distance), np.ascontiguousarray(times), lengths)
 
 
 @compiled("i8(i8)")
