@@ -59,20 +59,20 @@ class FoldStep:
         if marks is None:
             marks = await writer.read_marks(topic, partition)
             self._marks[topic, partition] = marks
-        before, _ = await writer.read_sessions(topic, partition, np.unique(events.user))
+        targets = [Target(topic, partition, int(events.offset[-1]))]
+        before, _ = await writer.read_sessions(targets, np.unique(events.user))
         folded = fold_batch(before, events, rules)
-        target = Target(topic, partition, int(events.offset[-1]))
         contained = marks.items
 
-        def newer(items: U64, offsets: I64) -> Bool:
-            return offsets > contained[writer.shard_of(items)]
+        def newer(items: U64, rows: I64) -> Bool:
+            return events.offset[rows] > contained[writer.shard_of(items)]
 
         deltas = await self._before_commit(item_deltas(folded, rules, newer))
         totals = total_deltas(folded, events.offset > marks.totals)
-        outcome = await writer.commit_items(target, marks, deltas, totals, names)
-        marks.items, marks.totals = outcome.contained[:-1], int(outcome.contained[-1])
-        stored = await writer.commit_users(target, marks, folded.sessions)
-        marks.users = stored.contained
+        outcome = await writer.commit_items(targets, [marks], deltas, totals, names)
+        marks.items, marks.totals = outcome.contained[0, :-1], int(outcome.contained[0, -1])
+        stored = await writer.commit_users(targets, [marks], folded.sessions)
+        marks.users = stored.contained[0]
         if outcome.refused or stored.refused:
             raise RuntimeError(f"{topic}-{partition}: somebody else writes to this store")
         await self.compaction.after(outcome, len(events))

@@ -172,7 +172,7 @@ class RedisWay(Way):
         )
         for folded in _fold(split, events, rules, self.settings.worker.max_poll_records):
             last = int(folded.events.offset[-1])
-            target = Target(_TOPIC, 0, last)
+            targets = [Target(_TOPIC, 0, last)]
             everything = np.ones(len(folded.events), np.bool_)
             items = item_deltas(folded, rules, lambda items, _: np.ones(len(items), np.bool_))
             totals = total_deltas(folded, everything)
@@ -180,11 +180,11 @@ class RedisWay(Way):
             try:
                 reader.forget()
                 lesson = await learner.lesson(folded)
-                outcome = await writer.commit_items(target, marks, items, totals, names, lesson)
+                outcome = await writer.commit_items(targets, [marks], items, totals, names, lesson)
                 learner.done(committed=not outcome.refused)
-                marks.items, marks.totals = outcome.contained[:-1], int(outcome.contained[-1])
-                stored = await writer.commit_users(target, marks, folded.sessions)
-                marks.users = stored.contained
+                marks.items, marks.totals = outcome.contained[0, :-1], int(outcome.contained[0, -1])
+                stored = await writer.commit_users(targets, [marks], folded.sessions)
+                marks.users = stored.contained[0]
                 await compaction.after(outcome, len(folded.events))
             except RedisError as error:
                 raise ServiceError(f"Redis did not take a batch: {error}") from error

@@ -9,14 +9,19 @@
 
 Steps 4 and 5 either apply or change nothing. A refusal means that another worker came between, or
 that Redis lost its end; a Redis error, that nobody knows. After both, the marks are read again and
-the batch is folded anew from them; if they lie before the batch, the log is read again from there.
+the batch is folded anew from them; if they lie before a part of it, that partition's log is read
+again from there.
+
+A batch has parts of several partitions where little waits: what a commit costs beside its events
+is paid once for all. Each shard takes all parts or none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -33,7 +38,7 @@ from store.commit import Lesson, Marks, Target
 from store.writer import StoreWriter
 from streams.columns import I64, U64, Bool
 from streams.dead import DeadLetters
-from streams.decode import DecodedBatch, decode_batch
+from streams.decode import DecodedBatch, decode_batch, join_decoded
 from streams.event import EventRules
 from streams.transport import RecordBatch
 
@@ -63,8 +68,23 @@ class Learning(Protocol):
         """The batch of the last lesson was committed, or was not."""
 
 
+@dataclass(slots=True)
+class _Part:
+    """A batch's part of one partition."""
+
+    batch: RecordBatch
+    decoded: DecodedBatch
+    marks: Marks = field(init=False)
+    buried: bool = False
+    result: ReadAgain | int | None = None
+
+    @property
+    def name(self) -> tuple[str, int]:
+        return self.batch.topic, self.batch.partition
+
+
 class EventApplier:
-    """Applies the batches of all partitions that this worker owns, one after the other."""
+    """Applies batches of the partitions that this worker owns."""
 
     def __init__(
         self,
@@ -100,60 +120,85 @@ class EventApplier:
         """The offset up to which the store contains a partition. Raises redis.RedisError."""
         return (await self._writer.read_marks(topic, partition)).lowest
 
-    async def apply(self, batch: RecordBatch) -> ReadAgain | int:
-        """Apply a batch; returns the offset up to which the store contains the partition now."""
-        decoded = decode_batch(batch.records, self._event_rules)
-        buried = False
+    async def apply(self, batches: Sequence[RecordBatch]) -> list[ReadAgain | int]:
+        """Apply batches of a partition each together; returns for each the offset up to which the
+        store contains its partition now.
+        """
+        parts = [_Part(batch, decode_batch(batch.records, self._event_rules)) for batch in batches]
         pause = _FIRST_PAUSE
         while True:
             try:
-                marks = self._marks.get((batch.topic, batch.partition))
-                if marks is None:
-                    marks = await self._writer.read_marks(batch.topic, batch.partition)
-                    self._marks[batch.topic, batch.partition] = marks
-                if batch.start > marks.lowest + 1:
-                    return ReadAgain(marks.lowest + 1)
-                if batch.last <= marks.lowest:
-                    return marks.lowest
-                if decoded.rejected and not buried:
-                    await self._dead.bury(batch.topic, batch.partition, decoded.rejected)
-                    buried = True
-                if await self._commit(batch, decoded, marks):
-                    self._measure(batch, decoded)
-                    return batch.last
+                lacking = [part for part in parts if await self._is_lacking(part)]
+                if not lacking:
+                    return [part.result for part in parts if part.result is not None]
+                for part in lacking:
+                    await self._bury(part)
+                if await self._commit(lacking):
+                    for part in lacking:
+                        part.result = part.batch.last
+                        self._measure(part.batch, part.decoded)
+                    continue
                 metrics.CONFLICTS.inc()
-                log.warning("commit refused", topic=batch.topic, partition=batch.partition)
+                log.warning("commit refused", parts=[part.name for part in lacking])
             except (RedisError, StreamError) as error:
                 pause = await _pause("batch cannot be committed yet", error, pause)
-            self._marks.pop((batch.topic, batch.partition), None)
+            for part in parts:
+                if part.result is None:
+                    self._marks.pop(part.name, None)
             # Names may have gone with the end that Redis lost: they are written once more.
             self._named.clear()
 
-    async def _commit(self, batch: RecordBatch, decoded: DecodedBatch, marks: Marks) -> bool:
+    async def _is_lacking(self, part: _Part) -> bool:
+        """Whether the store lacks some of a part and all before is there; else its result is."""
+        if part.result is not None:
+            return False
+        marks = self._marks.get(part.name)
+        if marks is None:
+            marks = self._marks[part.name] = await self._writer.read_marks(*part.name)
+        part.marks = marks
+        if part.batch.start > marks.lowest + 1:
+            part.result = ReadAgain(marks.lowest + 1)
+        elif part.batch.last <= marks.lowest:
+            part.result = marks.lowest
+        return part.result is None
+
+    async def _bury(self, part: _Part) -> None:
+        if part.decoded.rejected and not part.buried:
+            await self._dead.bury(*part.name, part.decoded.rejected)
+            part.buried = True
+
+    async def _commit(self, parts: Sequence[_Part]) -> bool:
         """Steps 2 to 6; false when a shard refused."""
         writer, rules = self._writer, self._fold_rules
-        target = Target(batch.topic, batch.partition, batch.last)
+        targets = [Target(*part.name, part.batch.last) for part in parts]
+        marks = [part.marks for part in parts]
+        decoded = join_decoded([part.decoded for part in parts])
+        sizes = [len(part.decoded.events) for part in parts]
+        events, of_part = decoded.events, np.arange(len(parts)).repeat(sizes)
         # Shards that contain an event hold its user as of after it.
-        lacking = decoded.events.offset > marks.users[writer.shard_of(decoded.events.user)]
-        events = decoded.events if lacking.all() else decoded.events.take(lacking)
+        known = np.array([one.users for one in marks])
+        lacking = events.offset > known[of_part, writer.shard_of(events.user)]
+        if not lacking.all():
+            events, of_part = events.take(lacking), of_part[lacking]
         users = np.sort(distinct(events.user))
-        before, user_marks = await writer.read_sessions(batch.topic, batch.partition, users)
-        if not np.array_equal(user_marks, marks.users):
+        before, user_marks = await writer.read_sessions(targets, users)
+        if not np.array_equal(user_marks, known):
             return False
         folded = fold_batch(before, events, rules)
+        contained = np.array([one.items for one in marks])
 
-        def newer(items: U64, offsets: I64) -> Bool:
-            return offsets > marks.items[writer.shard_of(items)]
+        def newer(items: U64, rows: I64) -> Bool:
+            return events.offset[rows] > contained[of_part[rows], writer.shard_of(items)]
 
         names = self._new_names(decoded)
-        counted = events.offset > marks.totals
+        counted = events.offset > np.array([one.totals for one in marks])[of_part]
         # What the totals contain was predicted and learned from with them.
         learner = self._learner if len(events) and counted.all() else None
         lesson = None if learner is None else await learner.lesson(folded)
         committed = False
         try:
             outcome = await writer.commit_items(
-                target,
+                targets,
                 marks,
                 item_deltas(folded, rules, newer),
                 total_deltas(folded, counted),
@@ -166,14 +211,16 @@ class EventApplier:
                 learner.done(committed)
         if not committed:
             return False
-        marks.items, marks.totals = outcome.contained[:-1], int(outcome.contained[-1])
+        for one, at in zip(marks, outcome.contained, strict=True):
+            one.items, one.totals = at[:-1], int(at[-1])
         self._named.update(names)
-        stored = await writer.commit_users(target, marks, folded.sessions)
+        stored = await writer.commit_users(targets, marks, folded.sessions)
         if stored.refused:
             return False
-        marks.users = stored.contained
+        for one, at in zip(marks, stored.contained, strict=True):
+            one.users = at
         metrics.DUPLICATES.inc(int((~folded.counted).sum()))
-        await self.compaction.after(outcome, len(batch.records))
+        await self.compaction.after(outcome, len(events))
         return True
 
     def _new_names(self, decoded: DecodedBatch) -> dict[int, bytes]:

@@ -159,15 +159,15 @@ def fold_batch(before: SessionTable, events: EventColumns, rules: FoldRules) -> 
 
 
 def item_deltas(folded: Folded, rules: FoldRules, newer: Callable[[U64, I64], Bool]) -> ItemDeltas:
-    """What the events add to items. `newer(items, offsets)` tells which of these offsets the
-    items' shards do not contain yet.
+    """What the events add to items. `newer(items, rows)` tells of events, by their rows, which
+    ones the items' shards do not contain yet.
     """
     events = folded.events
     increments, bought = (
-        sum_by_pair(parts.take(newer(parts.source, events.offset[parts.row])), rules.rate)
+        sum_by_pair(parts.take(newer(parts.source, parts.row)), rules.rate)
         for parts in (folded.pairs, folded.bought)
     )
-    mine = folded.counted & newer(events.item, events.offset)
+    mine = folded.counted & newer(events.item, np.arange(len(events)))
     item, code = unique_places(events.item[mine])
     sessions = np.bincount(code, folded.first[mine], len(item)).astype(np.int64)
     recent, recent_at = count_recent(code, events.time[mine], len(item), rules.rate)

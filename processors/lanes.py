@@ -1,38 +1,40 @@
-"""One lane for each partition: its batches in order, those of different lanes overlapping.
+"""What waits to be applied, a lane for each partition; several lanes' records make one batch.
 
-What waits in a lane is applied as one batch: an idle stream is committed record by record, as soon
-as can be, and a backlog in thousands. In between, a lane rests before its next small batch: each
-costs a millisecond or two whatever it holds. While Redis applies one lane's batch, the next one's
-is decoded and folded.
+An idle stream is committed record by record, as soon as can be, and a backlog in thousands. In
+between there is a rest from one small batch to the next, since each costs a millisecond or two
+whatever it holds, and a batch takes along what waits in all lanes. A lane is in one batch at a
+time, so that its records stay in order. While Redis applies one batch, the next is decoded and
+folded from other lanes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from streams.transport import RecordBatch, join_batches
 
 __all__ = ["Lanes"]
 
 _AT_ONCE = 4
-"""Lanes that apply a batch at the same time: enough to keep this process and Redis busy, and few
+"""Batches that are applied at the same time: enough to keep this process and Redis busy, and few
 enough that Redis answers everybody else soon."""
-_REST_SECONDS = 0.003
-"""From the begin of a lane's batch to that of its next, for each lane: half of a worker's time at
-most goes to what a batch costs beside its events."""
+_REST_SECONDS = 0.01
+"""From the begin of a batch to that of the next: what a batch costs beside its records takes a
+small part of a worker's time."""
 _PLENTY = 1000
 """Records that are not made to wait: what their batch costs beside them is little."""
 
 
 class Lanes:
-    """Runs `apply` on batches; an error that it raises goes to `failed` and ends its lane."""
+    """Runs `apply` on batches' parts, one of each partition; an error that it raises goes to
+    `failed`.
+    """
 
     def __init__(
         self,
-        apply: Callable[[RecordBatch], Awaitable[None]],
+        apply: Callable[[Sequence[RecordBatch]], Awaitable[None]],
         failed: Callable[[BaseException], None],
         most: int,
     ) -> None:
@@ -40,96 +42,132 @@ class Lanes:
         self._apply = apply
         self._failed = failed
         self._most = most
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
-        self._lanes: dict[tuple[str, int], tuple[_Lane, asyncio.Task[None]]] = {}
+        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._rested = 0.0
+        """Time of the loop until which small batches wait."""
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def put(self, batch: RecordBatch) -> None:
         """Hand over a batch; waits while its lane is full, which holds the reader back.
 
         A batch whose lane is dropped meanwhile goes with it.
         """
-        name = batch.topic, batch.partition
-        if name not in self._lanes:
-            lane = _Lane(self._most)
-            task = asyncio.get_running_loop().create_task(self._run(lane))
-            task.add_done_callback(self._ended)
-            self._lanes[name] = lane, task
-        await self._lanes[name][0].put(batch)
+        lane = self._lanes.setdefault((batch.topic, batch.partition), _Lane(self._most))
+        await lane.put(batch)
+        self._begin()
 
     def drop(self, topic: str, partition: int) -> None:
-        """End a lane wherever it is; a commit that it was in is complete or did nothing."""
-        found = self._lanes.pop((topic, partition), None)
-        if found is not None:
-            lane, task = found
-            task.cancel()
+        """Forget what waits of a partition. A batch that it has a part in goes on: whoever owns
+        the partition now will find that part contained, or this batch refused.
+        """
+        lane = self._lanes.pop((topic, partition), None)
+        if lane is not None:
             lane.clear()
 
     def close(self) -> None:
-        """End all lanes."""
+        """Forget what waits, and end what is being applied: a commit is complete or did nothing."""
         for topic, partition in list(self._lanes):
             self.drop(topic, partition)
+        for task in self._running:
+            task.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
 
-    async def _run(self, lane: _Lane) -> None:
-        while True:
-            await lane.filled.wait()
-            async with self._at_once:
-                due = asyncio.get_running_loop().time() + _REST_SECONDS * len(self._lanes)
-                await self._apply(lane.take())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(due):
-                    await lane.plenty.wait()
+    def _begin(self) -> None:
+        """Begin as many batches as may be."""
+        loop = asyncio.get_running_loop()
+        while len(self._running) < _AT_ONCE:
+            waiting = [lane for lane in self._lanes.values() if lane.records and not lane.busy]
+            if not waiting:
+                return
+            small = sum(lane.records for lane in waiting) < min(_PLENTY, self._most)
+            if small and loop.time() < self._rested:
+                if self._alarm is None:
+                    self._alarm = loop.call_at(self._rested, self._ring)
+                return
+            self._rested = loop.time() + _REST_SECONDS
+            task = loop.create_task(self._run(self._take(waiting)))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._begin()
+
+    def _take(self, waiting: list[_Lane]) -> list[tuple[_Lane, RecordBatch]]:
+        """Who has waited longest comes first."""
+        taken: list[tuple[_Lane, RecordBatch]] = []
+        room = self._most
+        for lane in sorted(waiting, key=lambda one: one.since):
+            taken.append((lane, batch := lane.take(room)))
+            lane.busy = True
+            room -= len(batch.records)
+            if room <= 0:
+                break
+        return taken
+
+    async def _run(self, taken: list[tuple[_Lane, RecordBatch]]) -> None:
+        try:
+            await self._apply([batch for _, batch in taken])
+        finally:
+            for lane, _ in taken:
+                lane.busy = False
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        self._running.discard(task)
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
             self._failed(error)
+        else:
+            self._begin()
 
 
 class _Lane:
     """Batches that wait."""
 
     def __init__(self, most: int) -> None:
-        self.filled = asyncio.Event()
-        self.plenty = asyncio.Event()
+        self.records = 0
+        self.since = 0.0
+        """When what waits first came."""
+        self.busy = False
         self._most = most
         self._room = asyncio.Event()
         self._room.set()
         self._batches: deque[RecordBatch] = deque()
-        self._records = 0
 
     async def put(self, batch: RecordBatch) -> None:
         await self._room.wait()
+        if not self.records:
+            self.since = asyncio.get_running_loop().time()
         self._batches.append(batch)
         self._count(len(batch.records))
 
-    def take(self) -> RecordBatch:
+    def take(self, most: int) -> RecordBatch:
         """What waits, as far as it is consecutive and not too much; something must wait."""
         taken = [self._batches.popleft()]
         found = len(taken[0].records)
         # After a seek, what was read before it still stands in front of what is read since.
-        while self._batches and found < self._most and self._batches[0].start == taken[-1].last + 1:
+        while self._batches and found < most and self._batches[0].start == taken[-1].last + 1:
             taken.append(self._batches.popleft())
             found += len(taken[-1].records)
         batch = join_batches(taken)
-        if found > self._most:
-            batch, rest = batch.cut(self._most)
+        if found > most:
+            batch, rest = batch.cut(most)
             self._batches.appendleft(rest)
         self._count(-len(batch.records))
+        self.since = asyncio.get_running_loop().time()
         return batch
 
     def clear(self) -> None:
         """Forget what waits, and let go of who waits to put more."""
         self._batches.clear()
-        self._count(-self._records)
+        self._count(-self.records)
 
     def _count(self, more: int) -> None:
-        self._records += more
-        _set(self.filled, self._records > 0)
-        _set(self.plenty, self._records >= min(_PLENTY, self._most))
-        _set(self._room, self._records < self._most)
-
-
-def _set(event: asyncio.Event, on: bool) -> None:
-    if on:
-        event.set()
-    else:
-        event.clear()
+        self.records += more
+        if self.records < self._most:
+            self._room.set()
+        else:
+            self._room.clear()

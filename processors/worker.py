@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import faust
@@ -89,8 +90,9 @@ def make_app(settings: Settings) -> faust.App:
     app.transport = BatchTransport(broker, app, loop=None)
     app.transport.positions = position
 
-    async def apply_events(batch: RecordBatch) -> None:
-        await _apply(app.consumer, events, batch)
+    async def apply_events(batches: Sequence[RecordBatch]) -> None:
+        for batch, result in zip(batches, await events.apply(batches), strict=True):
+            await _applied(app.consumer, batch, result)
 
     def failed(error: BaseException) -> None:
         log.error("a batch cannot be applied", exc_info=error)
@@ -113,7 +115,7 @@ def make_app(settings: Settings) -> faust.App:
     @app.agent(app.topic(kafka.recommendations_topic, value_serializer="raw", key_serializer="raw"))
     async def count_exposures(stream: Any) -> None:
         async for batch in stream:
-            await _apply(app.consumer, exposures, batch)
+            await _applied(app.consumer, batch, await exposures.apply(batch))
 
     @app.timer(_LAG_SECONDS)
     async def report_lag() -> None:
@@ -163,10 +165,7 @@ def make_app(settings: Settings) -> faust.App:
     return app
 
 
-async def _apply(
-    consumer: BatchConsumer, applier: EventApplier | ExposureApplier, batch: RecordBatch
-) -> None:
-    result = await applier.apply(batch)
+async def _applied(consumer: BatchConsumer, batch: RecordBatch, result: ReadAgain | int) -> None:
     if isinstance(result, ReadAgain):
         log.warning(
             "reading again",

@@ -1,9 +1,9 @@
-"""What a commit is made of: where a batch stands, what shards contain, and what became of it."""
+"""What a commit is made of: where its parts stand, what shards contain, and what became of it."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "Marks",
     "Outcome",
     "Target",
+    "fenced",
     "marks_of",
     "read_item_marks",
 ]
@@ -44,6 +45,18 @@ class Marks:
         return min(int(self.items.min()), int(self.users.min()), self.totals)
 
 
+def fenced(
+    prefix: bytes, targets: Sequence[Target], contained: Iterable[int]
+) -> tuple[list[bytes], list[bytes | str | int]]:
+    """The keys and arguments that `lua/fence.lua` looks at, for a shard that contains each part's
+    partition up to the offsets given.
+    """
+    return (
+        [*(Keys.mark(prefix, one.topic, one.partition) for one in targets), prefix],
+        [" ".join(map(str, contained)), " ".join(str(one.last) for one in targets)],
+    )
+
+
 def marks_of(values: Sequence[bytes | None]) -> I64:
     """Marks as they stand under `Keys.mark`; -1 for none."""
     return np.array([int(value) if value else -1 for value in values], np.int64)
@@ -62,14 +75,14 @@ async def read_item_marks(redis: Redis, keys: Keys, topic: str, partition: int) 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a batch stands in the log; a new one for each attempt to commit it."""
+    """Where a batch's part of one partition stands; new ones for each attempt to commit it."""
 
     topic: str
     partition: int
     last: int
-    """Offset of its last record."""
+    """Offset of the part's last record."""
     batch_pass: bytes = field(default_factory=lambda: secrets.token_bytes(8))
-    """What step 1 leaves and step 2 must find."""
+    """What step 1 leaves and step 2 must find, in a batch's first part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +92,7 @@ class Outcome:
     refused: bool
     """Some shard did not contain what the batch continues: read the marks again."""
     contained: I64
-    """Last offset that each shard contains now, in the order of the calls."""
+    """(parts, shards) last offset that each shard contains now, in the order of the calls."""
     long_lists: list[bytes]
     """Keys of lists, and of trending logs, that `StoreWriter.compact` should look at."""
     grown_lists: list[bytes]
@@ -90,7 +103,7 @@ class Outcome:
         """From the replies of fenced scripts."""
         return cls(
             any(reply[0] == _REFUSED for reply in replies),
-            np.array([reply[1] for reply in replies], np.int64),
+            np.array([reply[1] for reply in replies], np.int64).T,
             [key for reply in replies if len(reply) > 2 for key in reply[2]],
             [key for reply in replies if len(reply) > 2 for key in reply[3]],
         )

@@ -14,7 +14,7 @@ import numpy as np
 from redis.asyncio import Redis
 
 from config.settings import Settings
-from store.commit import Outcome, Target, read_item_marks
+from store.commit import Outcome, Target, fenced, read_item_marks
 from store.keys import Keys
 from store.scripts import Call, Scripts
 from streams.columns import F64, I64, U64
@@ -59,18 +59,9 @@ class ExposureWriter:
         calls: list[Call] = []
         for s, prefix in enumerate(keys.items):
             shown, times = np.unique(items[lacking & (shard == s)], return_counts=True)
-            calls.append(
-                (
-                    "commit_exposures",
-                    [keys.mark(prefix, target.topic, target.partition), prefix],
-                    [
-                        int(marks[s]),
-                        target.last,
-                        shown.astype("<u8").tobytes(),
-                        times.astype("<u4").tobytes(),
-                    ],
-                )
-            )
+            names, offsets_of = fenced(prefix, [target], [int(marks[s])])
+            told = [shown.astype("<u8").tobytes(), times.astype("<u4").tobytes()]
+            calls.append(("commit_exposures", names, [*offsets_of, *told]))
         return Outcome.of(await self._scripts.call(calls))
 
 

@@ -1,8 +1,9 @@
 """Commits of batches: state and log offset in one atomic step for each shard.
 
 A shard keeps, for every partition, the last offset of the log that it contains (its *mark*). A
-commit names the mark that it continues and the batch's last offset; the script behind it applies
-all writes and moves the mark, or does nothing (`lua/fence.lua`). A batch is committed
+commit names the marks that it continues and the last offsets of the batch, which may have parts of
+several partitions; the script behind it applies all writes and moves the marks, or does nothing
+(`lua/fence.lua`). A batch is committed
 
 1. to the item shards and the totals, then, once all of them have it,
 2. to the user shards.
@@ -34,6 +35,7 @@ from store.commit import (
     Marks,
     Outcome,
     Target,
+    fenced,
     marks_of,
     read_item_marks,
 )
@@ -90,73 +92,72 @@ class StoreWriter:
         return await read_item_marks(self._redis, self._keys, topic, partition)
 
     async def read_sessions(
-        self, topic: str, partition: int, users: U64
+        self, targets: Sequence[Target], users: U64
     ) -> tuple[SessionTable, I64]:
-        """Histories of users (rising), and the user shards' marks at which they are true."""
+        """Histories of users (rising), and the user shards' marks (parts, shards) at which they are
+        true.
+        """
         keys = self._keys
         shard = keys.shard_of(users)
         order = np.argsort(shard, kind="stable")
         names = keys.sessions(users[order])
         bounds = np.searchsorted(shard[order], np.arange(keys.shards + 1)).tolist()
-        # One MGET a shard is atomic, so its sessions and its mark belong together.
+        # One MGET a shard is atomic, so its sessions and its marks belong together.
+        parts = len(targets)
         answers = await self._read(
             [
-                [keys.mark(keys.users[s], topic, partition), *names[bounds[s] : bounds[s + 1]]]
-                for s in range(keys.shards)
+                [
+                    *(keys.mark(prefix, one.topic, one.partition) for one in targets),
+                    *names[bounds[s] : bounds[s + 1]],
+                ]
+                for s, prefix in enumerate(keys.users)
             ]
         )
-        values = [value for answer in answers for value in answer[1:]]
+        values = [value for answer in answers for value in answer[parts:]]
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         table = unpack_joined(users, values, place)
-        return table, marks_of([answer[0] for answer in answers])
+        marks = [marks_of([answer[part] for answer in answers]) for part in range(parts)]
+        return table, np.array(marks)
 
     async def commit_items(
         self,
-        target: Target,
-        marks: Marks,
+        targets: Sequence[Target],
+        marks: Sequence[Marks],
         items: ItemDeltas,
         totals: TotalDeltas,
         names: dict[int, bytes],
         lesson: Lesson | None = None,
     ) -> Outcome:
-        """Step 1: item shards and totals. `names` are ids of items that may be new, by hash;
+        """Step 1: item shards and totals. `targets` are the batch's parts, of one partition each,
+        and `marks` what is known of these. `names` are ids of items that may be new, by hash;
         `lesson` is what the learned ranking has taken from the batch.
         """
-        keys = self._keys
-        calls = self._item_calls(target, marks, items, names)
-        calls.append(self._totals_call(target, marks, totals, lesson))
+        keys, first = self._keys, targets[0]
+        calls = self._item_calls(targets, marks, items, names)
+        calls.append(self._totals_call(targets, marks, totals, lesson))
         commits = len(calls)
         for prefix in keys.users:
-            key = keys.batch_pass(prefix, target.topic, target.partition)
-            calls.append(("leave_pass", [key], [target.batch_pass]))
+            key = keys.batch_pass(prefix, first.topic, first.partition)
+            calls.append(("leave_pass", [key], [first.batch_pass]))
         replies = await self._scripts.call(calls)
         if lesson is not None:
             lesson.taken = replies[commits - 1][2:] == [1]
         return Outcome.of([*replies[: commits - 1], replies[commits - 1][:2]])
 
-    async def commit_users(self, target: Target, marks: Marks, sessions: SessionTable) -> Outcome:
-        """Step 2: user shards, once every item shard contains the batch; with step 1's target."""
-        keys = self._keys
+    async def commit_users(
+        self, targets: Sequence[Target], marks: Sequence[Marks], sessions: SessionTable
+    ) -> Outcome:
+        """Step 2: user shards, once every item shard contains the batch; with step 1's targets."""
+        keys, first = self._keys, targets[0]
         shard = keys.shard_of(sessions.user)
         records = pack_records(sessions, this_day(), keys.session_heads(), shard)
-        calls: list[Call] = [
-            (
-                "commit_users",
-                [
-                    keys.mark(prefix, target.topic, target.partition),
-                    prefix,
-                    keys.batch_pass(prefix, target.topic, target.partition),
-                ],
-                [
-                    int(marks.users[s]),
-                    target.last,
-                    records[s],
-                    target.batch_pass,
-                ],
-            )
-            for s, prefix in enumerate(keys.users)
-        ]
+        calls: list[Call] = []
+        for s, prefix in enumerate(keys.users):
+            names, offsets = fenced(prefix, targets, [int(one.users[s]) for one in marks])
+            left = keys.batch_pass(prefix, first.topic, first.partition)
+            arguments = [*offsets, records[s], first.batch_pass]
+            calls.append(("commit_users", [*names, left], arguments))
         return Outcome.of(await self._scripts.call(calls))
 
     async def commit_catalogue(
@@ -172,22 +173,17 @@ class StoreWriter:
         final = {entry.item: entry.value or b"" for entry in entries}
         shards = keys.shard_of(np.array(list(final), np.uint64)).tolist()
         calls: list[Call] = []
-        for s in range(keys.shards):
+        for s, prefix in enumerate(keys.items):
             mine = [item for item, shard in zip(final, shards, strict=True) if shard == s]
-            calls.append(
-                (
-                    "commit_catalogue",
-                    [keys.mark(keys.items[s], target.topic, target.partition), keys.items[s]],
-                    [
-                        int(marks[s]),
-                        target.last,
-                        np.array(mine, "<u8").tobytes(),
-                        np.array([len(final[item]) for item in mine], "<u4").tobytes(),
-                        b"".join(final[item] for item in mine),
-                        self._proven,
-                    ],
-                )
-            )
+            fence, offsets = fenced(prefix, [target], [int(marks[s])])
+            arguments = [
+                *offsets,
+                np.array(mine, "<u8").tobytes(),
+                np.array([len(final[item]) for item in mine], "<u4").tobytes(),
+                b"".join(final[item] for item in mine),
+                self._proven,
+            ]
+            calls.append(("commit_catalogue", fence, arguments))
         return Outcome.of(await self._scripts.call(calls))
 
     async def compact(self, lists: list[bytes]) -> Compacted:
@@ -223,7 +219,11 @@ class StoreWriter:
         return Compacted(sum(n for n, _ in replies), [key for _, grown in replies for key in grown])
 
     def _item_calls(
-        self, target: Target, marks: Marks, deltas: ItemDeltas, names: dict[int, bytes]
+        self,
+        targets: Sequence[Target],
+        marks: Sequence[Marks],
+        deltas: ItemDeltas,
+        names: dict[int, bytes],
     ) -> list[Call]:
         keys = self._keys
         viewed, bought = (
@@ -232,25 +232,22 @@ class StoreWriter:
         )
         statistics, named = self._statistics_records(deltas), self._name_records(names)
         trend = pack_rows(deltas.trend, keys.shard_of(deltas.trend.item), keys.shards)
-        return [
-            (
-                "commit_items",
-                [keys.mark(prefix, target.topic, target.partition), prefix],
-                [
-                    int(marks.items[s]),
-                    target.last,
-                    viewed[s] + bought[s],
-                    self._list_bound,
-                    named[s],
-                    statistics[s],
-                    repr(RECENT * self._rate),
-                    self._proven,
-                    trend[s],
-                    self._trends.bound(prefix),
-                ],
-            )
-            for s, prefix in enumerate(keys.items)
-        ]
+        calls: list[Call] = []
+        for s, prefix in enumerate(keys.items):
+            fence, offsets = fenced(prefix, targets, [int(one.items[s]) for one in marks])
+            arguments = [
+                *offsets,
+                viewed[s] + bought[s],
+                self._list_bound,
+                named[s],
+                statistics[s],
+                repr(RECENT * self._rate),
+                self._proven,
+                trend[s],
+                self._trends.bound(prefix),
+            ]
+            calls.append(("commit_items", fence, arguments))
+        return calls
 
     def _statistics_records(self, deltas: ItemDeltas) -> list[bytes]:
         """What is added to statistics, for each shard."""
@@ -277,20 +274,23 @@ class StoreWriter:
         return [b"".join(part) for part in parts]
 
     def _totals_call(
-        self, target: Target, marks: Marks, deltas: TotalDeltas, lesson: Lesson | None
+        self,
+        targets: Sequence[Target],
+        marks: Sequence[Marks],
+        deltas: TotalDeltas,
+        lesson: Lesson | None,
     ) -> Call:
         touched = np.flatnonzero(deltas.opportunities)
         cells = np.zeros(len(touched), _CELL)
         cells["cell"] = touched
         cells["opportunities"] = deltas.opportunities[touched]
         cells["hits"] = deltas.hits[touched]
-        prefix = self._keys.stats
+        fence, offsets = fenced(self._keys.stats, targets, [one.totals for one in marks])
         return (
             "commit_totals",
-            [self._keys.mark(prefix, target.topic, target.partition), prefix],
+            fence,
             [
-                marks.totals,
-                target.last,
+                *offsets,
                 deltas.sessions,
                 deltas.events,
                 deltas.latest,

@@ -92,10 +92,10 @@ def _short_hashes(texts: list[str | None], bits: int) -> U64:
 
 @dataclass(frozen=True, slots=True)
 class EventColumns:
-    """n events of one partition, in log order."""
+    """n events, those of one partition in log order."""
 
     offset: I64
-    """Kafka offsets, rising."""
+    """Kafka offsets, rising in each partition."""
     user: U64
     """Hashed user ids."""
     item: U64

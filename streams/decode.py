@@ -11,7 +11,7 @@ from streams.columns import I64, EventColumns, concatenate, event_keys, hash_nam
 from streams.event import Event, EventRules, Rejection, time_of
 from streams.records import Record, Records
 
-__all__ = ["DecodedBatch", "RejectedRecord", "decode_batch"]
+__all__ = ["DecodedBatch", "RejectedRecord", "decode_batch", "join_decoded"]
 
 _user_id, _item_id, _timestamp, _event_id, _session_id = map(
     attrgetter, ("user_id", "item_id", "timestamp", "event_id", "session_id")
@@ -32,7 +32,7 @@ class RejectedRecord:
 
 @dataclass(frozen=True, slots=True)
 class DecodedBatch:
-    """n good events in log order, and the bad ones."""
+    """n good events, those of one partition in log order, and the bad ones."""
 
     events: EventColumns
     item_ids: list[bytes]
@@ -46,6 +46,11 @@ def decode_batch(records: Records, rules: EventRules) -> DecodedBatch:
         _decode(records.span(begin, begin + _TOGETHER), rules)
         for begin in range(0, max(len(records), 1), _TOGETHER)
     ]
+    return join_decoded(parts)
+
+
+def join_decoded(parts: list[DecodedBatch]) -> DecodedBatch:
+    """Decoded batches behind one another."""
     if len(parts) == 1:
         return parts[0]
     return DecodedBatch(

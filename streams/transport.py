@@ -239,8 +239,13 @@ class BatchConsumer(driver.Consumer):
             log.info("partition assigned", topic=tp.topic, partition=tp.partition, offset=offset)
 
     def applied(self, topic: str, partition: int, offset: int) -> None:
-        """Tell that the store contains the partition up to `offset`."""
-        self._applied[TP(topic, partition)] = offset
+        """Tell that the store contains the partition up to `offset`.
+
+        Nothing happens for a partition that is no longer ours.
+        """
+        tp = TP(topic, partition)
+        if tp in self.assignment():
+            self._applied[tp] = offset
 
     def contained(self) -> list[tuple[str, int, int]]:
         """(topic, partition, offset) as `applied` told of them."""

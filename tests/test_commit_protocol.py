@@ -139,8 +139,8 @@ class UsersFirst(FaultyWriter):
 
     async def commit_items(
         self,
-        target: Target,
-        marks: Marks,
+        targets: Sequence[Target],
+        marks: Sequence[Marks],
         items: ItemDeltas,
         totals: TotalDeltas,
         names: dict[int, bytes],
@@ -148,16 +148,18 @@ class UsersFirst(FaultyWriter):
     ) -> Outcome:
         """Only remember them."""
         self._items = items, totals, names, lesson
-        self._before = Marks(marks.items, marks.users, marks.totals)
-        shards = np.full(len(marks.items) + 1, target.last)
-        return Outcome(False, shards, [], [])
+        self._before = [Marks(one.items, one.users, one.totals) for one in marks]
+        contained = [np.full(len(marks[0].items) + 1, one.last) for one in targets]
+        return Outcome(False, np.array(contained), [], [])
 
-    async def commit_users(self, target: Target, marks: Marks, sessions: SessionTable) -> Outcome:
+    async def commit_users(
+        self, targets: Sequence[Target], marks: Sequence[Marks], sessions: SessionTable
+    ) -> Outcome:
         """Users, then items."""
-        stored = await super().commit_users(target, marks, sessions)
+        stored = await super().commit_users(targets, marks, sessions)
         if stored.refused:
             return stored
-        items = await super().commit_items(target, self._before, *self._items)
+        items = await super().commit_items(targets, self._before, *self._items)
         return items if items.refused else stored
 
 
@@ -208,7 +210,14 @@ class Model:
         self.log: list[list[Record]] = [[] for _ in range(PARTITIONS)]
         self.clicks: list[list[Click]] = [[] for _ in range(PARTITIONS)]
         self.bad: set[tuple[int, int]] = set()
-        self.counts = {"turns": 0, "crashes": 0, "falls": 0, "reread": 0, "learned": 0}
+        self.counts = {
+            "turns": 0,
+            "crashes": 0,
+            "falls": 0,
+            "reread": 0,
+            "learned": 0,
+            "together": 0,
+        }
         for click in random_log(self.random, settings, EVENTS, users=6):
             self._append(click)
 
@@ -277,14 +286,18 @@ class Model:
             open_ones = [p for p in range(PARTITIONS) if self._after(p, position[p])]
             if not open_ones:
                 return
-            p = random.choice(open_ones)
-            records = self._after(p, position[p])[: random.choice([1, 3, 8, 30])]
-            result = await applier.apply(RecordBatch(TOPIC, p, position[p], Records.of(records)))
-            if isinstance(result, ReadAgain):
-                self.counts["reread"] += 1
-                position[p] = result.offset
-            else:
-                position[p] = records[-1].offset + 1
+            batches = []
+            for p in random.sample(open_ones, random.randint(1, len(open_ones))):
+                records = self._after(p, position[p])[: random.choice([1, 3, 8, 30])]
+                batches.append(RecordBatch(TOPIC, p, position[p], Records.of(records)))
+            results = await applier.apply(batches)
+            self.counts["together"] += len(batches) > 1
+            for batch, result in zip(batches, results, strict=True):
+                if isinstance(result, ReadAgain):
+                    self.counts["reread"] += 1
+                    position[batch.partition] = result.offset
+                else:
+                    position[batch.partition] = batch.last + 1
             with contextlib.suppress(RedisGone):
                 await applier.compaction.some()
 
@@ -385,7 +398,7 @@ async def test_every_run_ends_exact(redis: tuple[Redis, Settings]) -> None:
 
 def _without(line: str) -> Mutate:
     def mutate(text: str) -> str:
-        fenced = "{APPLIED, last" in text
+        fenced = "{APPLIED, contained" in text
         if text.count(line) != fenced:  # no AssertionError, which would pass for a finding
             raise ValueError("the line to break is gone")
         return text.replace(line, "")
@@ -393,11 +406,10 @@ def _without(line: str) -> Mutate:
     return mutate
 
 
-REFUSAL = "if contained ~= tonumber(ARGV[1]) then return {REFUSED, contained} end"
-LOST = (
-    "if KEYS[3] and redis.call('GET', KEYS[3]) ~= ARGV[#ARGV] then return {REFUSED, contained} end"
-)
-REPEAT = "if contained >= last then return {CONTAINED, contained} end"
+REFUSAL = "if not continued then return {REFUSED, contained} end"
+LOST = "if pass and redis.call('GET', pass) ~= ARGV[#ARGV] then return {REFUSED, contained} end"
+REPEAT = "if #moves == 0 then return {CONTAINED, contained} end"
+PART = "if contained[i] ~= offsets[1][i] then continued = false end"
 
 
 def _unfenced(text: str) -> str:
@@ -409,12 +421,19 @@ def _lessons_first(text: str) -> str:
     begin = text.find("local model = ")
     if begin < 0:
         return text
-    lesson = text[begin:].replace("return {APPLIED, last, 1}", "")
-    return lesson.replace("return {APPLIED, last, 0}", "") + text[:begin] + "return {APPLIED, last}"
+    lesson = text[begin:].replace("return {APPLIED, contained, 1}", "")
+    lesson = lesson.replace("return {APPLIED, contained, 0}", "")
+    known = "local prefix = KEYS[parts + 1]\n"
+    return text[:begin].replace(known, known + lesson) + "return {APPLIED, contained}"
+
+
+def _first_part_alone(text: str) -> str:
+    """Whether the batch continues what is there is asked of its first part alone."""
+    return text.replace(PART, f"if i == 1 then {PART} end")
 
 
 def _take_all(folded: fold.Folded, rules: fold.FoldRules, _newer: Any) -> ItemDeltas:
-    return fold.item_deltas(folded, rules, lambda _, offsets: np.ones(len(offsets), np.bool_))
+    return fold.item_deltas(folded, rules, lambda _, rows: np.ones(len(rows), np.bool_))
 
 
 @pytest.mark.parametrize(
@@ -423,6 +442,7 @@ def _take_all(folded: fold.Folded, rules: fold.FoldRules, _newer: Any) -> ItemDe
         "users before items",
         "offset not checked",
         "gaps not refused",
+        "gaps of one part not refused",
         "repeats added again",
         "users after lost items",
         "lessons outside the fence",
@@ -441,6 +461,8 @@ async def test_the_model_catches(
             mutate = _unfenced
         case "gaps not refused":
             mutate = _without(REFUSAL)
+        case "gaps of one part not refused":
+            mutate = _first_part_alone
         case "users after lost items":
             mutate = _without(LOST)
         case "lessons outside the fence":

@@ -266,13 +266,13 @@ def test_what_shards_lack_and_what_they_contain_make_the_whole(seed: int, size: 
     folded = fold_batch(empty_table(np.unique(events.user)), events, rules)
     marks = np.array([random.randrange(-1, size) for _ in range(3)])
 
-    def newer(items: U64, offsets: I64) -> Bool:
-        return offsets > marks[(items % np.uint64(3)).astype(np.int64)]
+    def newer(items: U64, rows: I64) -> Bool:
+        return events.offset[rows] > marks[(items % np.uint64(3)).astype(np.int64)]
 
     whole, parts = Folds(chosen), Folds(chosen)
     whole.take(item_deltas(folded, rules, lambda _, o: np.ones(len(o), np.bool_)))
     parts.take(item_deltas(folded, rules, newer))
-    parts.take(item_deltas(folded, rules, lambda i, o: ~newer(i, o)))
+    parts.take(item_deltas(folded, rules, lambda i, r: ~newer(i, r)))
     at = BASE / 1000
     assert parts.counts(at) == pytest.approx(whole.counts(at), rel=1e-5)
     assert parts.recent(at) == pytest.approx(whole.recent(at), rel=1e-5)

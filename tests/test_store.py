@@ -54,19 +54,19 @@ async def commit(writer: StoreWriter, settings: Settings, log: list[Click]) -> F
     rules = FoldRules(settings)
     events = columns_of(log, settings)
     marks = await writer.read_marks(TOPIC, 0)
-    before, _ = await writer.read_sessions(TOPIC, 0, np.unique(events.user))
-    folded = fold_batch(before, events, rules)
     target = Target(TOPIC, 0, log[-1].offset)
+    before, _ = await writer.read_sessions([target], np.unique(events.user))
+    folded = fold_batch(before, events, rules)
     names = {hash_id(click.item): click.item.encode() for click in log}
     everything = np.ones(len(log), np.bool_)
     items = item_deltas(folded, rules, lambda _, o: np.ones(len(o), np.bool_))
     outcome = await writer.commit_items(
-        target, marks, items, total_deltas(folded, everything), names
+        [target], [marks], items, total_deltas(folded, everything), names
     )
     assert not outcome.refused
     if outcome.long_lists or outcome.grown_lists:
         await writer.compact([*outcome.long_lists, *outcome.grown_lists])
-    stored = await writer.commit_users(target, marks, folded.sessions)
+    stored = await writer.commit_users([target], [marks], folded.sessions)
     assert not stored.refused
     return folded
 
@@ -79,7 +79,7 @@ async def assert_store_is(
     kinds = list(settings.events.weights)
     writer = StoreWriter(redis, settings)
     users = {hash_id(name): name for name in oracle.histories}
-    table, _ = await writer.read_sessions(TOPIC, 0, hashes(list(oracle.histories)))
+    table, _ = await writer.read_sessions([Target(TOPIC, 0, 0)], hashes(list(oracle.histories)))
     for user, rows in rows_of(table).items():
         told = [(t, i, e, g, kinds[k]) for t, i, e, g, k in rows]
         assert told == oracle.rows(users[user]), users[user]
@@ -273,7 +273,9 @@ async def test_commits_are_fenced(settings: Settings, redis: Redis) -> None:
     rules = FoldRules(settings)
     events = columns_of(log[:12], settings)
     folded = fold_batch(
-        (await writer.read_sessions(TOPIC, 0, np.unique(events.user)))[0], events, rules
+        (await writer.read_sessions([Target(TOPIC, 0, 0)], np.unique(events.user)))[0],
+        events,
+        rules,
     )
     items = item_deltas(folded, rules, lambda _, o: np.ones(len(o), np.bool_))
     totals = total_deltas(folded, np.ones(12, np.bool_))
@@ -281,17 +283,17 @@ async def test_commits_are_fenced(settings: Settings, redis: Redis) -> None:
     async def try_both(last: int, marks: Marks) -> list[Outcome]:
         target = Target(TOPIC, 0, last)
         return [
-            await writer.commit_items(target, marks, items, totals, {}),
-            await writer.commit_users(target, marks, folded.sessions),
+            await writer.commit_items([target], [marks], items, totals, {}),
+            await writer.commit_users([target], [marks], folded.sessions),
         ]
 
     for outcome in await try_both(11, stale):
         assert outcome.refused
-        assert set(outcome.contained.tolist()) == {9}
+        assert set(outcome.contained[0].tolist()) == {9}
     for last in (9, 4):
         for outcome in await try_both(last, stale):
             assert not outcome.refused
-            assert set(outcome.contained.tolist()) == {9}
+            assert set(outcome.contained[0].tolist()) == {9}
     # Another partition and another topic have marks of their own.
     assert (await writer.read_marks(TOPIC, 1)).lowest == -1
     assert (await writer.read_marks("other", 0)).lowest == -1
@@ -311,21 +313,21 @@ async def test_users_are_refused_once_redis_lost_their_items(
     rules = FoldRules(settings)
     events = columns_of(log[10:], settings)
     marks = await writer.read_marks(TOPIC, 0)
-    before, _ = await writer.read_sessions(TOPIC, 0, np.unique(events.user))
-    folded = fold_batch(before, events, rules)
     target = Target(TOPIC, 0, 19)
+    before, _ = await writer.read_sessions([target], np.unique(events.user))
+    folded = fold_batch(before, events, rules)
     items = item_deltas(folded, rules, lambda _, o: np.ones(len(o), np.bool_))
     totals = total_deltas(folded, np.ones(10, np.bool_))
-    assert not (await writer.commit_items(target, marks, items, totals, {})).refused
+    assert not (await writer.commit_items([target], [marks], items, totals, {})).refused
     await redis.delete(*[key async for key in redis.scan_iter(match=Keys(settings.store).pattern)])
     for key, value in kept.items():
         assert value is not None
         await redis.restore(key, 0, value)
-    assert (await writer.commit_users(target, marks, folded.sessions)).refused
+    assert (await writer.commit_users([target], [marks], folded.sessions)).refused
     again = Target(TOPIC, 0, 19)
-    assert not (await writer.commit_items(again, marks, items, totals, {})).refused
-    assert (await writer.commit_users(target, marks, folded.sessions)).refused
-    assert not (await writer.commit_users(again, marks, folded.sessions)).refused
+    assert not (await writer.commit_items([again], [marks], items, totals, {})).refused
+    assert (await writer.commit_users([target], [marks], folded.sessions)).refused
+    assert not (await writer.commit_users([again], [marks], folded.sessions)).refused
     await assert_store_is(Oracle(settings).learn(log), redis, settings)
 
 

@@ -1,10 +1,9 @@
 -- Sets or deletes catalogue entries of one item shard, keeps the set of its new items, and tells
 -- readers which entries have changed.
--- KEYS[2]  the shard's prefix
 -- ARGV[3]  item hashes, 8 bytes each; ARGV[4] lengths of their entries, u32, 0 deletes;
 -- ARGV[5]  the entries, JSON
 -- ARGV[6]  an item with so many events is new no more
-local prefix, new = KEYS[2], KEYS[2] .. 'f'
+local new = prefix .. 'f'
 local hashes, sizes, data, proven = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local at = 1
 for i = 0, #hashes / 8 - 1 do
@@ -30,4 +29,4 @@ local old = redis.call('GET', prefix .. 'v') or string.rep('\0', 8)
 local count = struct.unpack('<I8', old) + #hashes / 8
 local latest = string.sub(hashes .. string.sub(old, 9), 1, 8 * 512)
 redis.call('SET', prefix .. 'v', struct.pack('<I8', count) .. latest)
-return {APPLIED, last}
+return {APPLIED, contained}

@@ -1,5 +1,4 @@
 -- Appends to neighbour lists, adds to statistics and to trending, names items: one shard.
--- KEYS[2]  the shard's prefix
 -- ARGV[3]  lists: key, length of a chunk u32, the chunk
 -- ARGV[4]  length in bytes past which a list is to be compacted: when there is time; past twice
 --          of it, at once
@@ -8,9 +7,8 @@
 -- ARGV[7]  rate at which recent events decay, per second
 -- ARGV[8]  an item with so many events is new no more
 -- ARGV[9]  rows for the trending log; ARGV[10] length in bytes past which the log is reported
--- Reply: {outcome, offset, keys of lists to compact at once and of the log to roll up, keys of
+-- Reply: {outcome, offsets, keys of lists to compact at once and of the log to roll up, keys of
 -- lists that have grown past the bound just now}
-local prefix = KEYS[2]
 local width = #prefix + 9
 local pack, read, several = struct.pack, struct.unpack, unpack
 local call, sub, exp = redis.call, string.sub, math.exp
@@ -71,4 +69,4 @@ local log = prefix .. 'l'
 if #ARGV[9] > 0 and call('APPEND', log, ARGV[9]) > tonumber(ARGV[10]) then
   long[#long + 1] = log
 end
-return {APPLIED, last, long, grown}
+return {APPLIED, contained, long, grown}

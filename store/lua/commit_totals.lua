@@ -1,12 +1,11 @@
 -- Adds to the totals and to the repeat prior, and puts a lesson of the learned ranking in place.
--- KEYS[2]  the shard's prefix
 -- ARGV[3]  sessions, ARGV[4] events, ARGV[5] latest event in seconds since 1970
 -- ARGV[6]  rows of the repeat prior: cell u16, opportunities u32, hits u32
 -- ARGV[7]  first 8 bytes of the learned ranking that the lesson continues, empty for none
 -- ARGV[8]  the learned ranking after the lesson, empty where nothing was learned
--- Reply: {outcome, offset, 1 where the lesson was taken, else 0}: it is not where another
+-- Reply: {outcome, offsets, 1 where the lesson was taken, else 0}: it is not where another
 -- worker's came first, and then it was never learned.
-local totals = KEYS[2] .. 't'
+local totals = prefix .. 't'
 redis.call('HINCRBY', totals, 'sessions', ARGV[3])
 redis.call('HINCRBY', totals, 'events', ARGV[4])
 if tonumber(ARGV[5]) > tonumber(redis.call('HGET', totals, 'latest') or '0') then
@@ -15,12 +14,12 @@ end
 local rows = ARGV[6]
 for pos = 1, #rows, 10 do
   local cell, opportunities, hits = struct.unpack('<I2I4I4', rows, pos)
-  redis.call('HINCRBY', KEYS[2] .. 'o', cell, opportunities)
-  if hits > 0 then redis.call('HINCRBY', KEYS[2] .. 'h', cell, hits) end
+  redis.call('HINCRBY', prefix .. 'o', cell, opportunities)
+  if hits > 0 then redis.call('HINCRBY', prefix .. 'h', cell, hits) end
 end
-local model = KEYS[2] .. 'm'
+local model = prefix .. 'm'
 if #ARGV[8] > 0 and redis.call('GETRANGE', model, 0, 7) == ARGV[7] then
   redis.call('SET', model, ARGV[8])
-  return {APPLIED, last, 1}
+  return {APPLIED, contained, 1}
 end
-return {APPLIED, last, 0}
+return {APPLIED, contained, 0}

@@ -1,9 +1,9 @@
 -- Sets session vectors of one user shard.
--- KEYS[2]  the shard's prefix; KEYS[3] where step 1 left its pass
+-- KEYS[P + 2]  where step 1 left its pass
 -- ARGV[3]  vectors: key, length of the vector u32, the vector; ARGV[4] the pass
 local vectors = ARGV[3]
 local call, read, several = redis.call, struct.unpack, unpack
-local format = '<c' .. #KEYS[2] + 9 .. 'I4c0'
+local format = '<c' .. #prefix + 9 .. 'I4c0'
 local pos, some, n = 1, {}, 0
 while pos <= #vectors do
   some[n + 1], some[n + 2], pos = read(format, vectors, pos)
@@ -15,4 +15,4 @@ while pos <= #vectors do
   end
 end
 if n > 0 then call('MSET', several(some, 1, n)) end
-return {APPLIED, last}
+return {APPLIED, contained}

@@ -1,14 +1,32 @@
 -- The fence in front of every commit. Prepended to the other scripts.
--- KEYS[1]  where this shard keeps the last offset of the partition that it contains
--- ARGV[1]  the offset it must contain for this batch to continue it
--- ARGV[2]  the last offset of the batch
--- KEYS[3]  where given, a key that must hold the last argument
--- Reply: {outcome, offset contained afterwards, …} with outcome APPLIED, CONTAINED (the batch is in
--- already: nothing to do) or REFUSED (another batch has to come first: nothing was done).
+-- A batch takes its part of one partition or of several: P of them.
+-- KEYS[1 … P]  where this shard keeps the last offset of each partition that it contains
+-- KEYS[P + 1]  the shard's prefix: `prefix` in the scripts
+-- KEYS[P + 2]  where given, a key that must hold the last argument
+-- ARGV[1]      the offsets that they must hold for the batch to continue them, with spaces between
+-- ARGV[2]      the last offsets of the batch's parts
+-- Reply: {outcome, offsets contained afterwards, …} with outcome APPLIED, CONTAINED (all parts are
+-- in already: nothing to do) or REFUSED (another batch has to come first: nothing was done).
 local REFUSED, APPLIED, CONTAINED = 0, 1, 2
-local contained = tonumber(redis.call('GET', KEYS[1]) or '-1')
-local last = tonumber(ARGV[2])
-if contained >= last then return {CONTAINED, contained} end
-if contained ~= tonumber(ARGV[1]) then return {REFUSED, contained} end
-if KEYS[3] and redis.call('GET', KEYS[3]) ~= ARGV[#ARGV] then return {REFUSED, contained} end
-redis.call('SET', KEYS[1], ARGV[2])
+local offsets = {}
+for i = 1, 2 do
+  offsets[i] = {}
+  for offset in string.gmatch(ARGV[i], '%S+') do table.insert(offsets[i], tonumber(offset)) end
+end
+local parts = #offsets[2]
+local prefix = KEYS[parts + 1]
+local contained = redis.call('MGET', unpack(KEYS, 1, parts))
+local moves, continued = {}, true
+for i = 1, parts do
+  contained[i] = tonumber(contained[i] or '-1')
+  if contained[i] ~= offsets[1][i] then continued = false end
+  if contained[i] < offsets[2][i] then moves[#moves + 1] = i end
+end
+if #moves == 0 then return {CONTAINED, contained} end
+if not continued then return {REFUSED, contained} end
+local pass = KEYS[parts + 2]
+if pass and redis.call('GET', pass) ~= ARGV[#ARGV] then return {REFUSED, contained} end
+for _, i in ipairs(moves) do
+  contained[i] = offsets[2][i]
+  redis.call('SET', KEYS[i], string.format('%d', contained[i]))
+end
