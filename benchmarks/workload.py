@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-__all__ = ["Workload", "make_workload", "records"]
+__all__ = ["Workload", "make_workload", "records", "span_seconds"]
 
 _GROUP = 50
 _STAY = 0.8
 _MEAN_LENGTH = 5.5
 _SECONDS_BETWEEN_CLICKS = 20
 _CONCURRENT = 2000
+_TICK_MS = _SECONDS_BETWEEN_CLICKS * 1000 // _CONCURRENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,14 @@ def make_workload(
     )
     used = int(session[-1]) + 1
     user = first_user + rng.permutation(max(users, used))[:used] % users
-    ticks = np.arange(events) * (_SECONDS_BETWEEN_CLICKS * 1000 // _CONCURRENT)
+    ticks = np.arange(events) * _TICK_MS
     last = int((time.time() - age_seconds) * 1000)
     return Workload(user[session][turn], item[turn], last - int(ticks[-1]) + ticks)
+
+
+def span_seconds(events: int) -> int:
+    """How long a workload of so many events is, by their timestamps; rounded up."""
+    return -(-events * _TICK_MS // 1000)
 
 
 def records(load: Workload, first_id: int = 0) -> Iterator[tuple[bytes, bytes]]:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
+import uvloop
 from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -35,7 +36,7 @@ __all__ = ["BatchTransport", "Positions", "RecordBatch", "join_batches"]
 
 log = structlog.get_logger("headwater.transport")
 
-_FETCH_WAIT_MS, _FETCH_BYTES = 10, 8192
+_FETCH_WAIT_MS, _FETCH_BYTES = 15, 32_768
 """The broker answers once it has so much, or after so long: a fetch for each few records would
 cost it more than the records do."""
 
@@ -144,7 +145,8 @@ class BatchConsumer(driver.Consumer):
         self._gap_seen: dict[TP, int] = {}
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
-        return _BatchThread(self, loop=self.loop, beacon=self.beacon)
+        thread_loop = uvloop.new_event_loop()
+        return _BatchThread(self, loop=self.loop, thread_loop=thread_loop, beacon=self.beacon)
 
     async def getmany(
         self,
