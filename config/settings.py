@@ -248,7 +248,7 @@ class LearnSettings(_Group):
         description="a young stream is learned from more: of n events so far, this many in n",
     )
     per_second: float = Field(
-        default=200,
+        default=100,
         gt=0,
         le=10_000,
         description="events a worker learns from each second, at most, so that counting goes first",
