@@ -33,6 +33,7 @@ __all__ = ["measure_freshness"]
 _SEED = 13
 _FILLED = 300_000
 _LIMIT_SECONDS = 120
+_PAUSE_SECONDS = 7200
 _LEAD_SECONDS = 25.0
 """What flows beside the probes does so before the first one."""
 _PROBES_A_SECOND = 5.0
@@ -47,8 +48,10 @@ async def measure_freshness(
     """Probes while `rate` events and `requests` requests a second flow; 0 requests for none."""
     seconds = _LEAD_SECONDS + probes / _PROBES_A_SECOND + 1
     sent = int(rate * seconds)
-    # The past ends before the events begin that are sent: late ones would be the rule, not rare.
-    filled = make_workload(_FILLED, items, users, _SEED, age_seconds=span_seconds(sent) + 60)
+    # The past ends long before the events begin that are sent: else late ones would be the rule,
+    # and sessions of the past would go on.
+    age = span_seconds(sent) + _PAUSE_SECONDS
+    filled = make_workload(_FILLED, items, users, _SEED, age_seconds=age)
     async with measuring_stack(settings, workers=1) as stack:
         await fill_store(stack.settings, filled)
         taught = [record for number in range(probes) for record in _teach(number)]

@@ -6,7 +6,8 @@ ever waits for it; numba keeps the result in `__pycache__` (or in NUMBA_CACHE_DI
 process reads it from there.
 
 A compiled function may call those of its own file alone: numba does not notice that one in another
-file has changed.
+file has changed. The same holds for constants of other files, which are compiled in: whoever
+changes one touches the files that import it.
 """
 
 from __future__ import annotations
