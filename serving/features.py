@@ -30,7 +30,7 @@ _FAST, _SLOW, _NEAR = 0.4, 0.8, 0.6
 # Logarithms are taken of what is no less than this.
 _LEAST_SHARE, _LEAST_OF_LAST, _LEAST_TWO = 1e-4, 1e-3, 1e-4
 _LEAST_RULE, _LEAST_PRIOR, _LEAST_RECENT = 1e-5, 1e-3, 0.1
-_TINY, _TINY_SCORE = 1e-9, 1e-30
+_TINY_SCORE = 1e-30
 _TREND = (0.2, 0.5)
 """Recent events are told as a share of (a·sessions + b)."""
 
@@ -219,11 +219,12 @@ def _fill(
         for j in range(m):
             peak = max(peak, sums[j, 6])
         for f in range(6):
-            whole = _TINY
+            whole = 0.0
             for j in range(m):
                 whole += sums[j, f]
+            share = 1 / whole if whole else 0.0
             for j in range(m):
-                x[f, low + j] = sums[j, f] / whole + _LEAST_SHARE
+                x[f, low + j] = sums[j, f] * share + _LEAST_SHARE
         best = rule[low] if m else 0.0
         for j in range(m):
             at = low + j
