@@ -31,6 +31,9 @@ __all__ = [
     "wipe",
 ]
 
+_EMPTIED_SECONDS = 120.0
+"""Deleting the keys of millions of users takes Redis longer than any command of Headwater's may."""
+
 
 @asynccontextmanager
 async def measuring_stack(
@@ -92,7 +95,8 @@ def spread_out(stack: Stack) -> None:
 
 async def wipe(stack: Stack) -> None:
     """Empty Redis. Workers that start now read the log from its beginning."""
-    redis = connect(stack.settings)
+    own = stack.settings.redis.model_copy(update={"timeout_seconds": _EMPTIED_SECONDS})
+    redis = connect(stack.settings.model_copy(update={"redis": own}))
     try:
         await empty_redis(redis)
         await until_log_written(redis)

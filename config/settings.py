@@ -313,6 +313,13 @@ class WorkerSettings(_Group):
     session_timeout_seconds: float = Field(
         default=10, ge=6, le=300, description="a worker silent this long loses its partitions"
     )
+    stuck_seconds: int = Field(
+        default=120,
+        ge=5,
+        le=86_400,
+        description="a worker that commits nothing for so long while its lag grows ends with an "
+        "error",
+    )
 
 
 class HttpSettings(_Group):

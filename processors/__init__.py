@@ -7,6 +7,6 @@ together for one batch. `apply.py` takes a batch from decoding to its exact comm
 draws a lesson from them (`learning.py` has the step, `standing.py` which ranking leads).
 `catalogue.py` and `exposure.py` (and `item_topics.py`, what they share) are the same for the other
 topics, and `worker.py` is the Faust app around all of it (`lanes.py`: what waits in all
-partitions is one batch).
+partitions is one batch; `watchdog.py`: a worker that is stuck ends).
 Next: `store/`, which commits the increments.
 """

@@ -18,6 +18,7 @@ from faust.types import TP
 from redis.exceptions import RedisError
 from yarl import URL
 
+from config.errors import StreamError
 from config.settings import Settings
 from processors import metrics
 from processors.apply import EventApplier, ReadAgain
@@ -25,6 +26,7 @@ from processors.catalogue import CatalogueApplier
 from processors.exposure import ExposureApplier
 from processors.lanes import Lanes
 from processors.learner import Learner
+from processors.watchdog import PartitionState, Watchdog
 from serving.recommend import Recommender
 from store.connect import connect
 from store.exposures import ExposureWriter
@@ -95,10 +97,11 @@ def make_app(settings: Settings) -> faust.App:
             await _applied(app.consumer, batch, result)
 
     def failed(error: BaseException) -> None:
-        log.error("a batch cannot be applied", exc_info=error)
+        log.error("this worker cannot go on", exc_info=error)
         closing.append(asyncio.get_running_loop().create_task(app.crash(error)))
 
     closing: list[asyncio.Task[None]] = []
+    watchdog = Watchdog(int(settings.worker.stuck_seconds / _LAG_SECONDS))
     lanes = Lanes(apply_events, failed, settings.worker.max_poll_records)
 
     @app.agent(app.topic(kafka.events_topic, value_serializer="raw", key_serializer="raw"))
@@ -119,8 +122,17 @@ def make_app(settings: Settings) -> faust.App:
 
     @app.timer(_LAG_SECONDS)
     async def report_lag() -> None:
-        for topic, partition, lag in app.consumer.lag():
-            metrics.LAG.labels(topic, str(partition)).set(lag)
+        partitions = [PartitionState(*one) for one in app.consumer.lag()]
+        for one in partitions:
+            metrics.LAG.labels(one.topic, str(one.partition)).set(one.lag)
+        if (stuck := watchdog.look(partitions)) is not None:
+            failed(
+                StreamError(
+                    f"nothing of {stuck.topic}-{stuck.partition} was committed for "
+                    f"{settings.worker.stuck_seconds} s, while its lag grew to {stuck.lag}: see "
+                    "above what kept this worker, and whether Redis takes writes"
+                )
+            )
 
     @app.timer(_CHECK_SECONDS)
     async def report_new_items() -> None:

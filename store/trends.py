@@ -131,6 +131,10 @@ async def read_trending(redis: Redis, keys: Keys, window: str, latest: int) -> t
     item, weight = _summed(
         np.concatenate([log["item"], tops["item"]]), np.concatenate([log["weight"], tops["weight"]])
     )
+    if len(item) > DEPTH:
+        # Sorting all of them would hold up requests for milliseconds.
+        heavy = weight >= np.partition(weight, -DEPTH)[-DEPTH]
+        item, weight = item[heavy], weight[heavy]
     order = np.lexsort((item, -weight))[:DEPTH]
     return item[order], weight[order]
 

@@ -238,6 +238,7 @@ class BatchConsumer(driver.Consumer):
         for tp in assignment:
             offset = await transport.positions(tp.topic, tp.partition)
             await self.seek_to(tp.topic, tp.partition, offset)
+            self.applied(tp.topic, tp.partition, offset - 1)
             log.info("partition assigned", topic=tp.topic, partition=tp.partition, offset=offset)
 
     def applied(self, topic: str, partition: int, offset: int) -> None:
@@ -253,12 +254,14 @@ class BatchConsumer(driver.Consumer):
         """(topic, partition, offset) as `applied` told of them."""
         return [(tp.topic, tp.partition, offset) for tp, offset in self._applied.items()]
 
-    def lag(self) -> Iterable[tuple[str, int, int]]:
-        """(topic, partition, records behind the log's end) of every assigned partition."""
+    def lag(self) -> Iterable[tuple[str, int, int, int]]:
+        """(topic, partition, offset that the store contains, records behind the log's end) of
+        every assigned partition of which that is known.
+        """
         for tp in self.assignment():
-            end = self.highwater(tp)
-            if end is not None and tp in self._applied:
-                yield tp.topic, tp.partition, max(0, end - self._applied[tp] - 1)
+            end, applied = self.highwater(tp), self._applied.get(tp)
+            if end is not None and applied is not None:
+                yield tp.topic, tp.partition, applied, max(0, end - applied - 1)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was known of partitions that go."""
