@@ -104,21 +104,16 @@ async def test_a_lane_is_in_one_batch_at_a_time(applied: Applied) -> None:
     assert seen == [[(0, 0, [0])], [(1, 0, [0])], [(0, 1, [1])]]
 
 
-async def test_who_waited_longest_comes_first_where_not_all_have_room(applied: Applied) -> None:
-    for partition in range(4):
-        await applied.lanes.put(batch(0, 1, partition=partition))
+async def test_who_waited_longest_comes_first_where_not_all_have_room(
+    applied: Applied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_AT_ONCE", 1)
+    await applied.lanes.put(batch(0, 1, partition=9))
     for partition in (2, 0, 3, 1):
-        await applied.lanes.put(batch(1, 7, partition=partition))
-    for _ in range(4):
-        await applied.begun.get()
-    applied.lanes.drop("events", 3)
-    for _ in range(4):
-        applied.go.release()
-    first, second = await applied.begun.get(), await applied.begun.get()
-    told = [(one.partition, len(one.records)) for one in (*first, *second)]
-    # Each batch begins once a lane is free; none takes more than MOST.
-    assert sum(length for _, length in told) <= 18
-    assert {partition for partition, _ in told} <= {0, 1, 2}
+        await applied.lanes.put(batch(0, 4, partition=partition))
+    assert await applied.step() == [(9, 0, [0])]
+    assert await applied.step() == [(2, 0, [0, 1, 2, 3]), (0, 0, [0, 1, 2, 3]), (3, 0, [0, 1])]
+    assert await applied.step() == [(1, 0, [0, 1, 2, 3]), (3, 2, [2, 3])]
 
 
 async def test_a_lane_that_ends_lets_go_of_who_waits_for_it(applied: Applied) -> None:
