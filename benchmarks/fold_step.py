@@ -70,9 +70,9 @@ class FoldStep:
         deltas = await self._before_commit(item_deltas(folded, rules, newer))
         totals = total_deltas(folded, events.offset > marks.totals)
         outcome = await writer.commit_items(targets, [marks], deltas, totals, names)
-        marks.items, marks.totals = outcome.contained[0, :-1], int(outcome.contained[0, -1])
+        outcome.move_items([marks])
         stored = await writer.commit_users(targets, [marks], folded.sessions)
-        marks.users = stored.contained[0]
+        stored.move_users([marks])
         if outcome.refused or stored.refused:
             raise RuntimeError(f"{topic}-{partition}: somebody else writes to this store")
         await self.compaction.after(outcome, len(events))

@@ -25,7 +25,7 @@ from config.errors import StoreError
 from config.settings import Settings
 from store.connect import connect
 from store.keys import Keys
-from store.lists import ENTRY_BYTES, HEAD_BYTES
+from store.lists import list_bound
 from store.reader import StoreReader
 from streams.columns import U64, hash_names
 
@@ -90,8 +90,7 @@ async def _until_compacted(redis: Redis, settings: Settings, items: int) -> None
     """
     names = hash_names([f"item-{number}".encode() for number in range(items)])
     lists = Keys(settings.store).neighbours(names)
-    most = settings.store.compact_factor * settings.store.neighbours
-    bound = HEAD_BYTES + ENTRY_BYTES * int(most)
+    bound = list_bound(settings.store)
     limit = time.monotonic() + _LIMIT_SECONDS
     while True:
         pipeline = redis.pipeline(transaction=False)

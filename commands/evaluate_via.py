@@ -182,9 +182,9 @@ class RedisWay(Way):
                 lesson = await learner.lesson(folded)
                 outcome = await writer.commit_items(targets, [marks], items, totals, names, lesson)
                 learner.done(committed=not outcome.refused)
-                marks.items, marks.totals = outcome.contained[0, :-1], int(outcome.contained[0, -1])
+                outcome.move_items([marks])
                 stored = await writer.commit_users(targets, [marks], folded.sessions)
-                marks.users = stored.contained[0]
+                stored.move_users([marks])
                 await compaction.after(outcome, len(folded.events))
             except RedisError as error:
                 raise ServiceError(f"Redis did not take a batch: {error}") from error

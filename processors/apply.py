@@ -211,14 +211,12 @@ class EventApplier:
                 learner.done(committed)
         if not committed:
             return False
-        for one, at in zip(marks, outcome.contained, strict=True):
-            one.items, one.totals = at[:-1], int(at[-1])
+        outcome.move_items(marks)
         self._named.update(names)
         stored = await writer.commit_users(targets, marks, folded.sessions)
         if stored.refused:
             return False
-        for one, at in zip(marks, stored.contained, strict=True):
-            one.users = at
+        stored.move_users(marks)
         metrics.DUPLICATES.inc(int((~folded.counted).sum()))
         await self.compaction.after(outcome, len(events))
         return True

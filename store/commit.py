@@ -21,6 +21,7 @@ __all__ = [
     "Outcome",
     "Target",
     "fenced",
+    "mark_keys",
     "marks_of",
     "read_item_marks",
 ]
@@ -45,6 +46,11 @@ class Marks:
         return min(int(self.items.min()), int(self.users.min()), self.totals)
 
 
+def mark_keys(prefix: bytes, targets: Sequence[Target]) -> list[bytes]:
+    """Where a shard keeps the marks of a batch's parts."""
+    return [Keys.mark(prefix, one.topic, one.partition) for one in targets]
+
+
 def fenced(
     prefix: bytes, targets: Sequence[Target], contained: Iterable[int]
 ) -> tuple[list[bytes], list[bytes | str | int]]:
@@ -52,7 +58,7 @@ def fenced(
     partition up to the offsets given.
     """
     return (
-        [*(Keys.mark(prefix, one.topic, one.partition) for one in targets), prefix],
+        [*mark_keys(prefix, targets), prefix],
         [" ".join(map(str, contained)), " ".join(str(one.last) for one in targets)],
     )
 
@@ -107,6 +113,16 @@ class Outcome:
             [key for reply in replies if len(reply) > 2 for key in reply[2]],
             [key for reply in replies if len(reply) > 2 for key in reply[3]],
         )
+
+    def move_items(self, marks: Sequence[Marks]) -> None:
+        """Have the parts' marks say what step 1 left: that of the totals is the last."""
+        for one, at in zip(marks, self.contained, strict=True):
+            one.items, one.totals = at[:-1], int(at[-1])
+
+    def move_users(self, marks: Sequence[Marks]) -> None:
+        """Have the parts' marks say what step 2 left."""
+        for one, at in zip(marks, self.contained, strict=True):
+            one.users = at
 
 
 @dataclass(frozen=True, slots=True)

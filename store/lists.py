@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import StoreError
+from config.settings import StoreSettings
 from processors.cooccurrence import Increments
 from store.keys import head_rows
 from store.list_loops import choose, group, sum_up, write
@@ -31,6 +32,7 @@ __all__ = [
     "HEAD_BYTES",
     "ItemLists",
     "Sums",
+    "list_bound",
     "pack_increments",
     "sum_for_requests",
     "sum_lists",
@@ -114,6 +116,11 @@ def sum_for_requests(values: list[bytes | None], rate: float, moment: int) -> Su
     """What `sum_lists` says, with all weights decayed to a moment in seconds since 1970."""
     start, neighbour, forward, backward, _ = _summed(values, rate, float(moment))
     return Sums(start.tolist(), neighbour, forward.astype(np.float32), backward.astype(np.float32))
+
+
+def list_bound(settings: StoreSettings) -> int:
+    """Length in bytes past which a list is to be compacted."""
+    return HEAD_BYTES + ENTRY_BYTES * int(settings.compact_factor * settings.neighbours)
 
 
 def pack_increments(increments: Increments, rate: float, heads: list[bytes]) -> list[bytes]:

@@ -36,13 +36,14 @@ from store.commit import (
     Outcome,
     Target,
     fenced,
+    mark_keys,
     marks_of,
     read_item_marks,
 )
 from store.forget import this_day
 from store.keys import BOUGHT, STATISTICS, VIEWED, Keys
 from store.layout import STATISTICS as STATISTICS_ROW
-from store.lists import ENTRY_BYTES, HEAD_BYTES, pack_increments, sum_lists
+from store.lists import list_bound, pack_increments, sum_lists
 from store.scripts import Call, Scripts
 from store.trends import TrendWriter, pack_rows
 from store.vectors import pack_records, unpack_joined
@@ -66,8 +67,7 @@ class StoreWriter:
         self._rate = decay_rate(settings.fold.half_life_days)
         self._neighbours = settings.store.neighbours
         self._backward = settings.rank.backward
-        entries = int(settings.store.compact_factor * settings.store.neighbours)
-        self._list_bound = HEAD_BYTES + entries * ENTRY_BYTES
+        self._list_bound = list_bound(settings.store)
         self._proven = settings.explore.events
 
     def shard_of(self, ids: U64) -> I64:
@@ -106,10 +106,7 @@ class StoreWriter:
         parts = len(targets)
         answers = await self._read(
             [
-                [
-                    *(keys.mark(prefix, one.topic, one.partition) for one in targets),
-                    *names[bounds[s] : bounds[s + 1]],
-                ]
+                [*mark_keys(prefix, targets), *names[bounds[s] : bounds[s + 1]]]
                 for s, prefix in enumerate(keys.users)
             ]
         )
