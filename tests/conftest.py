@@ -27,12 +27,15 @@ __all__ = ["StackFactory", "own_settings", "wait_until"]
 StackFactory = Callable[..., Stack]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str = "") -> None:
-    """Return once `condition()` is true; fail after `seconds`."""
+def wait_until(
+    condition: Callable[[], object], seconds: float = 20.0, what: str | Callable[[], str] = ""
+) -> None:
+    """Return once `condition()` is true; fail after `seconds`, saying `what` was waited for."""
     limit = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > limit:
-            pytest.fail(f"not within {seconds} s: {what or condition}")
+            said = what() if callable(what) else what
+            pytest.fail(f"not within {seconds} s: {said or condition}")
         time.sleep(0.02)
 
 

@@ -19,12 +19,16 @@ from config.supervisor import ENDS_ALLOWED, Child, Supervisor
 from tests.conftest import wait_until
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
-# Forks a child of its own, and neither of the two minds a TERM.
+# Forks a child of its own, and neither of the two minds a TERM. They write to the same file one
+# after the other: not every file system keeps both of two appends of the same moment.
 STUBBORN = """
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-os.fork()
+written, wrote = os.pipe()
+if os.fork():
+    os.read(written, 1)
 print('up', flush=True)
+os.write(wrote, b'.')
 time.sleep(600)
 """
 
@@ -160,7 +164,10 @@ def test_children_do_not_outlive_their_parent(
             assert parent.stdout
             port, *groups = map(int, parent.stdout.readline().split())
             logs = [tmp_path / "logs" / f"{name}.log" for name in ("polite", "other")]
-            wait_until(lambda: [log.read_text().count("up\n") for log in logs] == [1, ups])
+            wait_until(
+                lambda: [log.read_text().count("up\n") for log in logs] == [1, ups],
+                what=lambda: f"all up, logs {[log.read_text() for log in logs]}",
+            )
             with redis.Redis(port=port) as client:
                 assert client.ping()
         finally:
