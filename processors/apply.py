@@ -4,7 +4,7 @@
     2  read the users' histories with the user shards' marks
     3  fold the events that the users' shards lack; predict a sample of them, and learn from it
     4  commit increments to item shards and totals, each leaving out what it contains
-    5  commit histories to user shards
+    5  commit histories to user shards; of users who are forgotten there is nothing left
     6  compact lists that have grown long (`compaction.py`)
 
 Steps 4 and 5 either apply or change nothing. A refusal means that another worker came between, or
@@ -173,18 +173,22 @@ class EventApplier:
         targets = [Target(*part.name, part.batch.last) for part in parts]
         marks = [part.marks for part in parts]
         decoded = join_decoded([part.decoded for part in parts])
-        sizes = [len(part.decoded.events) for part in parts]
-        events, of_part = decoded.events, np.arange(len(parts)).repeat(sizes)
-        # Shards that contain an event hold its user as of after it.
+        events, tombstones = decoded.events, decoded.tombstones
+        of_part = _places([len(part.decoded.events) for part in parts])
+        # Shards that contain an event hold its user as of after it; the same of a tombstone.
         known = np.array([one.users for one in marks])
         lacking = events.offset > known[of_part, writer.shard_of(events.user)]
+        if len(tombstones):
+            from_part = _places([len(part.decoded.tombstones) for part in parts])
+            new = tombstones.offset > known[from_part, writer.shard_of(tombstones.user)]
+            tombstones = tombstones.take(new, lacking)
         if not lacking.all():
             events, of_part = events.take(lacking), of_part[lacking]
-        users = np.sort(distinct(events.user))
+        users = np.sort(distinct(np.concatenate([events.user, tombstones.user])))
         before, user_marks = await writer.read_sessions(targets, users)
         if not np.array_equal(user_marks, known):
             return False
-        folded = fold_batch(before, events, rules)
+        folded = fold_batch(before, events, rules, tombstones)
         contained = np.array([one.items for one in marks])
 
         def newer(items: U64, rows: I64) -> Bool:
@@ -236,6 +240,7 @@ class EventApplier:
 
     def _measure(self, batch: RecordBatch, decoded: DecodedBatch) -> None:
         metrics.APPLIED.inc(len(decoded.events))
+        metrics.FORGOTTEN.inc(len(decoded.tombstones))
         for dead in decoded.rejected:
             metrics.REJECTED.labels(dead.rejection.reason).inc()
         missing = int(batch.records.offset[0]) - batch.start
@@ -252,6 +257,11 @@ class EventApplier:
         some = batch.records.timestamp[:: -(-len(batch.records) // _SAMPLES)]
         for timestamp in some.tolist():
             metrics.VISIBLE.observe(max(0.0, now - timestamp / 1000))
+
+
+def _places(sizes: list[int]) -> I64:
+    """Which of some parts each element is of, when they stand behind one another."""
+    return np.arange(len(sizes)).repeat(sizes)
 
 
 async def _pause(what: str, error: Exception, seconds: float) -> float:

@@ -1,14 +1,15 @@
 """One batch of events, folded: from histories and columns to what has to be written. Pure numpy.
 
-`fold_batch` places the events in sessions. `item_deltas` and `total_deltas` then say what they add,
-leaving out what a shard already contains: after a crash between the commits of two shards, the same
-events are folded again for the shard that missed them alone.
+`fold_batch` places the events in sessions, and empties the histories of users who are forgotten:
+what their events have added to counts is nobody's and stays. `item_deltas` and `total_deltas` then
+say what the events add, leaving out what a shard already contains: after a crash between the
+commits of two shards, the same events are folded again for the shard that missed them alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from processors.cooccurrence import (
 )
 from processors.grouping import unique_places
 from processors.late import place_one_by_one
+from processors.lives import join_lives, split_lives
 from processors.popularity import TrendRows, count_recent, count_trend
 from processors.repeats import CELLS, Repeats, count_repeats
 from processors.session import (
@@ -32,7 +34,15 @@ from processors.session import (
     place_in_order,
     select_users,
 )
-from streams.columns import F64, I64, U64, Bool, EventColumns
+from streams.columns import (
+    F64,
+    I64,
+    NO_TOMBSTONES,
+    U64,
+    Bool,
+    EventColumns,
+    Tombstones,
+)
 
 __all__ = [
     "FoldRules",
@@ -67,7 +77,7 @@ class Folded:
 
     events: EventColumns
     sessions: SessionTable
-    """Histories of their users after the batch."""
+    """Histories after the batch of their users, and of those who were forgotten."""
     prefixes: Prefixes
     counted: Bool
     """(n,) false for an event whose event_id was seen before."""
@@ -115,8 +125,23 @@ class TotalDeltas:
     """(CELLS,)."""
 
 
-def fold_batch(before: SessionTable, events: EventColumns, rules: FoldRules) -> Folded:
-    """Fold events (n,) in log order into the histories of exactly their users."""
+def fold_batch(
+    before: SessionTable,
+    events: EventColumns,
+    rules: FoldRules,
+    tombstones: Tombstones = NO_TOMBSTONES,
+) -> Folded:
+    """Fold events (n,) in log order, with tombstones between them, into the histories of exactly
+    their users.
+    """
+    if not len(tombstones):
+        return _fold(before, events, rules)
+    lives, of_lives, last = split_lives(before, events, tombstones)
+    folded = _fold(lives, of_lives, rules)
+    return replace(folded, events=events, sessions=join_lives(before, folded.sessions, last))
+
+
+def _fold(before: SessionTable, events: EventColumns, rules: FoldRules) -> Folded:
     sessions, prefixes, pairs, hard = place_in_order(before, events, rules.sessions)
     counted = np.ones(len(events), np.bool_)
     joined = np.zeros(len(events), np.bool_)

@@ -14,6 +14,7 @@ __all__ = [
     "CONFLICTS",
     "DUPLICATES",
     "EVALUATED",
+    "FORGOTTEN",
     "HITS",
     "LAG",
     "LEADS",
@@ -35,6 +36,10 @@ DUPLICATES = Counter(
 )
 REJECTED = Counter(
     "headwater_events_rejected_total", "Events that went to the dead letters.", ["reason"]
+)
+FORGOTTEN = Counter(
+    "headwater_tombstones_applied_total",
+    "Records that had a user forgotten, committed.",
 )
 VISIBLE = Histogram(
     "headwater_event_visible_seconds",

@@ -13,13 +13,12 @@ from msgspec import Meta, Struct
 
 from config.errors import BadInput
 from serving.answers import MOST
+from streams.event import MOST_CHARACTERS, Id
 
 __all__ = [
-    "MOST_CHARACTERS",
     "MOST_EVENTS",
     "BatchBody",
     "Decoder",
-    "Id",
     "ItemBody",
     "RecommendBody",
     "chosen",
@@ -31,11 +30,8 @@ __all__ = [
 
 MOST_EVENTS = 1000
 """Events of one request, at most."""
-MOST_CHARACTERS = 128
-"""Of an id."""
 DEFAULT_N = 20
 
-Id = Annotated[str, Meta(min_length=1, max_length=MOST_CHARACTERS)]
 Ids = Annotated[list[Id], Meta(max_length=1000)]
 _PLANNED = {"filter", "boost"}
 _QUERY = {"n", "scenario", "exclude_seen", "diversity", "explain"}

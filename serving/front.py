@@ -15,12 +15,13 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 
 from serving import metrics, routes_console
-from serving.bodies import MOST_CHARACTERS, plain_n
+from serving.bodies import plain_n
 from serving.context import CONTEXT
 from serving.problems import problem_of
 from serving.routes_recommendations import FOR_USER
 from serving.wanted import Choice
 from streams.columns import hash_id
+from streams.event import MOST_CHARACTERS
 
 __all__ = ["Front"]
 

@@ -71,6 +71,23 @@ async def get_user(request: web.Request) -> web.Response:
     return json_response(orjson.dumps(known))
 
 
+async def delete_user(request: web.Request) -> web.Response:
+    """DELETE /v1/users/{user_id}: forgets a user for good; 202 once the broker has the tombstone.
+
+    Within seconds the store keeps nothing under the user's id, and whoever reads the log later, or
+    begins with an older snapshot of the store, forgets the user at the same place. Events that come
+    after it begin a new history. What the user's events have added to counts of items (what is seen
+    together, what is trending, totals) is nobody's and stays; the events themselves leave the log
+    with its retention.
+    """
+    context = request.app[CONTEXT]
+    parameters(request, set())
+    user_id = path_id(request, "user_id")
+    topic = context.settings.kafka.events_topic
+    await context.publisher.send([(topic, user_id.encode(), None, None)])
+    return json_response(orjson.dumps({"user_id": user_id}), 202)
+
+
 async def known_of_user(reader: StoreReader, kinds: list[str], user_id: str) -> dict[str, Any]:
     """Events kept of a user in time order: the latest session's, and those before it.
 
@@ -98,4 +115,5 @@ routes = [
     web.get("/v1/items/{item_id:[^/]*}", get_item),
     web.delete("/v1/items/{item_id:[^/]*}", delete_item),
     web.get("/v1/users/{user_id:[^/]*}", get_user),
+    web.delete("/v1/users/{user_id:[^/]*}", delete_user),
 ]

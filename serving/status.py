@@ -35,6 +35,7 @@ _PASSED = {
     "headwater_events_applied_total",
     "headwater_events_duplicate_total",
     "headwater_events_rejected_total",
+    "headwater_tombstones_applied_total",
     "headwater_recommendations_applied_total",
 }
 """Counters that together say how many records the workers have passed."""

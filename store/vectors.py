@@ -50,7 +50,8 @@ assert EVENT_BITS <= 40 and TAG_BITS <= 24, "they have 5 and 3 bytes"  # noqa: S
 def pack_sessions(table: SessionTable, day: int) -> tuple[npt.NDArray[np.uint32], bytes]:
     """Session vectors of all users of a table: their lengths in bytes, and all of them joined.
 
-    No user of the table may be without events, or have more than 255. `day` is that of writing.
+    A user without events has no vector, which is one of 0 bytes; nobody may have more than 255.
+    `day` is that of writing.
     """
     out, ends = _room(table, 0), np.zeros(len(table.user), np.int64)
     _pack(out, ends, day, table.start, *_columns(table))
@@ -149,6 +150,8 @@ def _pack_one(
     kind: U8,
 ) -> int:
     """Write the vector of events first … end - 1; returns where it ends."""
+    if first == end:
+        return at
     latest = time[end - 1]
     at = _put(out, at, (np.uint64(latest) << np.uint64(16)) | np.uint64(day & 0xFFFF), 8)
     out[at] = end - first

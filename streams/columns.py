@@ -17,11 +17,13 @@ __all__ = [
     "EVENT_BITS",
     "F64",
     "I64",
+    "NO_TOMBSTONES",
     "RESERVED_IDS",
     "TAG_BITS",
     "U64",
     "Bool",
     "EventColumns",
+    "Tombstones",
     "concatenate",
     "event_key",
     "event_keys",
@@ -122,3 +124,26 @@ def concatenate(batches: list[EventColumns]) -> EventColumns:
     return EventColumns(
         *(np.concatenate([getattr(b, f.name) for b in batches]) for f in fields(EventColumns))
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstones:
+    """t users to be forgotten, in log order; each stands somewhere among n events."""
+
+    offset: I64
+    """Kafka offsets, rising in each partition."""
+    user: U64
+    """Hashed user ids."""
+    row: I64
+    """(t,) 0 … n, how many of the n events come before it."""
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def take(self, where: Bool, events: Bool) -> Tombstones:
+        """Those at a mask, among those of the n events that are at another."""
+        before = np.concatenate([[0], np.cumsum(events)])
+        return Tombstones(self.offset[where], self.user[where], before[self.row[where]])
+
+
+NO_TOMBSTONES = Tombstones(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64))

@@ -1,4 +1,8 @@
-"""From the records of one partition to numpy columns, and to dead letters for the rest."""
+"""From the records of one partition to numpy columns, and to dead letters for the rest.
+
+A record with a value is an event. One with a key and no value is a *tombstone*: everything that was
+kept of the user with that id is to be forgotten, and what comes after it in the log is new.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,16 @@ from operator import attrgetter
 
 import numpy as np
 
-from streams.columns import I64, EventColumns, concatenate, event_keys, hash_names, session_tags
+from streams.columns import (
+    I64,
+    NO_TOMBSTONES,
+    EventColumns,
+    Tombstones,
+    concatenate,
+    event_keys,
+    hash_names,
+    session_tags,
+)
 from streams.event import Event, EventRules, Rejection, time_of
 from streams.records import Record, Records
 
@@ -38,6 +51,7 @@ class DecodedBatch:
     item_ids: list[bytes]
     """(n,) what `events.item` are the hashes of, as UTF-8."""
     rejected: list[RejectedRecord]
+    tombstones: Tombstones = NO_TOMBSTONES
 
 
 def decode_batch(records: Records, rules: EventRules) -> DecodedBatch:
@@ -57,17 +71,35 @@ def join_decoded(parts: list[DecodedBatch]) -> DecodedBatch:
         concatenate([part.events for part in parts]),
         [item for part in parts for item in part.item_ids],
         [dead for part in parts for dead in part.rejected],
+        _join_tombstones(parts),
+    )
+
+
+def _join_tombstones(parts: list[DecodedBatch]) -> Tombstones:
+    if not any(len(part.tombstones) for part in parts):
+        return NO_TOMBSTONES
+    ends = np.cumsum([len(part.events) for part in parts])
+    some = [part.tombstones for part in parts]
+    return Tombstones(
+        np.concatenate([one.offset for one in some]),
+        np.concatenate([one.user for one in some]),
+        np.concatenate(
+            [
+                one.row + end - len(part.events)
+                for one, end, part in zip(some, ends, parts, strict=True)
+            ]
+        ),
     )
 
 
 def _decode(records: Records, rules: EventRules) -> DecodedBatch:
-    rejected: list[RejectedRecord] = []
     decoded = _all_at_once(records, rules)
-    if decoded is None:
-        records, rejected = _part(records, rules)
-        decoded = _all_at_once(records, rules)
-        assert decoded is not None, "what is good one by one is good together"  # noqa: S101
-    return DecodedBatch(*decoded, rejected)
+    if decoded is not None:
+        return DecodedBatch(*decoded, [])
+    records, rejected, tombstones = _part(records, rules)
+    decoded = _all_at_once(records, rules)
+    assert decoded is not None, "what is good one by one is good together"  # noqa: S101
+    return DecodedBatch(*decoded, rejected, tombstones)
 
 
 def _all_at_once(records: Records, rules: EventRules) -> tuple[EventColumns, list[bytes]] | None:
@@ -102,12 +134,17 @@ def _times_of(events: list[Event]) -> I64:
         return np.fromiter(map(time_of, events), np.int64, len(events))
 
 
-def _part(records: Records, rules: EventRules) -> tuple[Records, list[RejectedRecord]]:
-    """The good records, and the bad ones with what is wrong."""
+def _part(records: Records, rules: EventRules) -> tuple[Records, list[RejectedRecord], Tombstones]:
+    """The records of good events, the bad records with what is wrong, and the tombstones."""
     good: list[Record] = []
     rejected: list[RejectedRecord] = []
+    forgotten: list[tuple[int, bytes, int]] = []
     for record in records:
         try:
+            if record.value is None and record.key is not None:
+                rules.check_user(record.key)
+                forgotten.append((record.offset, record.key, len(good)))
+                continue
             event = rules.decode(record.value)
             rules.kind_of(event)
             rules.check_time(time_of(event), record.timestamp)
@@ -117,7 +154,12 @@ def _part(records: Records, rules: EventRules) -> tuple[Records, list[RejectedRe
             rejected.append(RejectedRecord(record, rejection))
         else:
             good.append(record)
-    return Records.of(good), rejected
+    tombstones = Tombstones(
+        np.array([offset for offset, _, _ in forgotten], np.int64),
+        hash_names([key for _, key, _ in forgotten]),
+        np.array([row for _, _, row in forgotten], np.int64),
+    )
+    return Records.of(good), rejected, tombstones
 
 
 def _wrong_key(key: bytes | None) -> Rejection:

@@ -18,9 +18,11 @@ from msgspec import Meta, Struct
 from config.errors import BadInput
 from config.settings import EventSettings
 
-__all__ = ["Event", "EventRules", "Rejection", "time_of"]
+__all__ = ["MOST_CHARACTERS", "Event", "EventRules", "Id", "Rejection", "time_of"]
 
-Id = Annotated[str, Meta(min_length=1, max_length=128)]
+MOST_CHARACTERS = 128
+"""Of an id of a user or an item."""
+Id = Annotated[str, Meta(min_length=1, max_length=MOST_CHARACTERS)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_999
 """The end of the year 9999, where RFC 3339 ends too."""
@@ -71,7 +73,7 @@ class EventRules:
     def decode(self, value: bytes | None) -> Event:
         """The event in a record's value. Raises Rejection."""
         if value is None:
-            raise Rejection("empty", "the record has no value; an event is a JSON object")
+            raise Rejection("empty", "the record has neither key nor value; an event has both")
         if len(value) > self._max_bytes:
             raise Rejection(
                 "too_large", f"{len(value)} bytes; an event has at most {self._max_bytes}"
@@ -111,6 +113,19 @@ class EventRules:
                 "unknown_type", f"type {event.type[:40]!r} is none of {allowed}", "type"
             )
         return kind
+
+    def check_user(self, key: bytes) -> None:
+        """Refuse a key without a value that can be no user's id. Raises Rejection."""
+        try:
+            fits = 1 <= len(key.decode()) <= MOST_CHARACTERS
+        except UnicodeDecodeError:
+            fits = False
+        if not fits:
+            raise Rejection(
+                "wrong_key",
+                "a record without a value forgets the user whose id is its key; this key is not "
+                f"1 to {MOST_CHARACTERS} characters of UTF-8",
+            )
 
     def check_time(self, time: int, now: int) -> None:
         """Refuse a time (ms) before 1970 or too far past `now` (ms), the broker's clock.

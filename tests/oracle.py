@@ -11,27 +11,38 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import numpy as np
 import orjson
 
 from config.settings import Settings
-from streams.columns import TAG_BITS, EventColumns, event_key, hash_id, session_tag
+from streams.columns import (
+    TAG_BITS,
+    EventColumns,
+    Tombstones,
+    event_key,
+    hash_id,
+    session_tag,
+)
 from streams.records import Record
 
 __all__ = [
     "BASE",
     "Click",
+    "Forget",
     "Oracle",
     "Part",
     "cell_of",
+    "clicks_of",
     "columns_of",
     "latest_distinct",
     "random_log",
     "rank",
     "record_of",
+    "tombstones_of",
+    "with_tombstones",
 ]
 
 WINDOW = 30
@@ -52,6 +63,14 @@ class Click:
     time: int
     event_id: str = ""
     session_id: str = ""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """A tombstone of the log."""
+
+    offset: int
+    user: str
 
 
 @dataclass(frozen=True)
@@ -101,10 +120,13 @@ class Oracle:
     trend: Counter[tuple[int, int, str]] = field(default_factory=Counter)
     """By granularity, bucket and item."""
 
-    def learn(self, clicks: Iterable[Click]) -> Oracle:
-        """Add events in log order."""
-        for click in clicks:
-            self._add(click)
+    def learn(self, log: Iterable[Click | Forget]) -> Oracle:
+        """Add events in log order, and forget users."""
+        for one in log:
+            if isinstance(one, Forget):
+                self.histories.pop(one.user, None)
+            else:
+                self._add(one)
         return self
 
     def all_counts(self, at: float) -> dict[tuple[str, int, int, str], float]:
@@ -291,6 +313,37 @@ def random_log(random: Random, settings: Settings, events: int, users: int = 3) 
     return log
 
 
+def with_tombstones(random: Random, log: Sequence[Click]) -> list[Click | Forget]:
+    """The log with users forgotten in between, some of them unknown; offsets are given anew."""
+    users = [*sorted({click.user for click in log}), "nobody"]
+    share = random.choice([0.02, 0.1, 0.4])
+    mixed: list[Click | Forget] = []
+    for place in range(len(log) + 1):
+        while random.random() < share:
+            mixed.append(Forget(len(mixed), random.choice(users)))
+        if place < len(log):
+            mixed.append(replace(log[place], offset=len(mixed)))
+    return mixed
+
+
+def clicks_of(log: Iterable[Click | Forget]) -> list[Click]:
+    """The events of a log alone."""
+    return [one for one in log if isinstance(one, Click)]
+
+
+def tombstones_of(log: Sequence[Click | Forget]) -> Tombstones:
+    """The tombstones of a log, as the decoder hands them over."""
+    found = [
+        (one.offset, hash_id(one.user), len(clicks_of(log[:place])))
+        for place, one in enumerate(log)
+        if isinstance(one, Forget)
+    ]
+    offset, user, row = zip(*found, strict=True) if found else ((), (), ())
+    return Tombstones(
+        np.array(offset, np.int64), np.array(user, np.uint64), np.array(row, np.int64)
+    )
+
+
 def columns_of(clicks: Sequence[Click], settings: Settings) -> EventColumns:
     """Events as the decoder hands them over."""
     kinds = list(settings.events.weights)
@@ -305,8 +358,10 @@ def columns_of(clicks: Sequence[Click], settings: Settings) -> EventColumns:
     )
 
 
-def record_of(click: Click) -> Record:
-    """The event as it stands in Kafka."""
+def record_of(click: Click | Forget) -> Record:
+    """The event, or the tombstone, as it stands in Kafka."""
+    if isinstance(click, Forget):
+        return Record(click.offset, BASE, click.user.encode(), None)
     value = {
         "user_id": click.user,
         "item_id": click.item,

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -36,12 +37,21 @@ from store.connect import connect
 from store.keys import Keys
 from store.scripts import Call, Scripts
 from store.writer import StoreWriter
-from streams.columns import hash_id
+from streams.columns import Bool, Tombstones, hash_id
 from streams.dead import DeadLetters
 from streams.decode import RejectedRecord
 from streams.records import Record, Records
 from streams.transport import RecordBatch
-from tests.oracle import Click, Oracle, random_log, record_of
+from tests.oracle import (
+    BASE,
+    Click,
+    Forget,
+    Oracle,
+    clicks_of,
+    random_log,
+    record_of,
+    with_tombstones,
+)
 from tests.test_store import TOPIC, assert_store_is, small_lists
 
 PARTITIONS = 2
@@ -208,7 +218,8 @@ class Model:
         self.writer, self.mutate = writer, mutate
         self.dead = Graveyard()
         self.log: list[list[Record]] = [[] for _ in range(PARTITIONS)]
-        self.clicks: list[list[Click]] = [[] for _ in range(PARTITIONS)]
+        self.events: list[list[Click | Forget]] = [[] for _ in range(PARTITIONS)]
+        """What of the log is good, tombstones included."""
         self.bad: set[tuple[int, int]] = set()
         self.counts = {
             "turns": 0,
@@ -217,23 +228,25 @@ class Model:
             "reread": 0,
             "learned": 0,
             "together": 0,
+            "forgotten": 0,
         }
-        for click in random_log(self.random, settings, EVENTS, users=6):
-            self._append(click)
+        for one in with_tombstones(self.random, random_log(self.random, settings, EVENTS, users=6)):
+            self._append(one)
 
-    def _append(self, click: Click) -> None:
-        partition = hash_id(click.user) // 1000 % PARTITIONS
+    def _append(self, one: Click | Forget) -> None:
+        partition = hash_id(one.user) // 1000 % PARTITIONS
         log = self.log[partition]
         offset = log[-1].offset + 1 if log else 0
         if self.random.random() < 0.05:
             offset += self.random.randrange(1, 4)  # a transaction's marker, say
         if self.random.random() < 0.06:
-            log.append(Record(offset, click.time, b"?", b"{"))
+            log.append(Record(offset, BASE, b"?", b"{"))
             self.bad.add((partition, offset))
             offset += 1
-        mine = Click(offset, click.user, click.item, click.kind, click.time, click.event_id)
+        mine = replace(one, offset=offset)
         log.append(record_of(mine))
-        self.clicks[partition].append(mine)
+        self.events[partition].append(mine)
+        self.counts["forgotten"] += isinstance(mine, Forget)
 
     async def run(self) -> None:
         """Chaos, then recovery, then the comparison; AssertionError where state is not exact."""
@@ -325,9 +338,10 @@ class Model:
             last = self.log[p][-1].offset if self.log[p] else -1
             marks = await clean.read_marks(TOPIC, p)
             assert {*marks.items.tolist(), *marks.users.tolist(), marks.totals} == {last}
-        clicks = [click for some in self.clicks for click in some]
+        log = [one for some in self.events for one in some]
+        clicks = clicks_of(log)
         names = {hash_id(click.item): click.item for click in clicks}
-        oracle = Oracle(self.settings).learn(clicks)
+        oracle = Oracle(self.settings).learn(log)
         await assert_store_is(oracle, self.redis, self.settings, names)
         await self._compare_lessons(clicks)
         assert self.dead.buried == self.bad
@@ -406,6 +420,7 @@ def _without(line: str) -> Mutate:
     return mutate
 
 
+_take = Tombstones.take
 REFUSAL = "if not continued then return {REFUSED, contained} end"
 LOST = "if pass and redis.call('GET', pass) ~= ARGV[#ARGV] then return {REFUSED, contained} end"
 REPEAT = "if #moves == 0 then return {CONTAINED, contained} end"
@@ -436,6 +451,14 @@ def _take_all(folded: fold.Folded, rules: fold.FoldRules, _newer: Any) -> ItemDe
     return fold.item_deltas(folded, rules, lambda _, rows: np.ones(len(rows), np.bool_))
 
 
+def _take_all_tombstones(self: Tombstones, where: Bool, events: Bool) -> Tombstones:
+    return _take(self, np.ones(len(where), np.bool_), events)
+
+
+def _without_deleting(text: str) -> str:
+    return text.replace("call('DEL', some[n + 1])", "")
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -446,6 +469,8 @@ def _take_all(folded: fold.Folded, rules: fold.FoldRules, _newer: Any) -> ItemDe
         "repeats added again",
         "users after lost items",
         "lessons outside the fence",
+        "tombstones taken again",
+        "tombstones left out",
     ],
 )
 async def test_the_model_catches(
@@ -469,6 +494,10 @@ async def test_the_model_catches(
             mutate = _lessons_first
         case "repeats added again":
             monkeypatch.setattr(apply, "item_deltas", _take_all)
+        case "tombstones taken again":
+            monkeypatch.setattr(Tombstones, "take", _take_all_tombstones)
+        case "tombstones left out":
+            mutate = _without_deleting
     for seed in range(SEEDS):
         model = Model(seed, *redis, writer=writer, mutate=mutate)
         try:

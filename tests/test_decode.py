@@ -24,7 +24,7 @@ from streams.columns import (
     session_tag,
     session_tags,
 )
-from streams.decode import DecodedBatch, decode_batch
+from streams.decode import DecodedBatch, decode_batch, join_decoded
 from streams.event import EventRules, Rejection, time_of
 from streams.records import Record, Records
 
@@ -230,11 +230,35 @@ def test_sizes() -> None:
 
 
 def test_values_that_are_no_events() -> None:
-    assert rejection(Record(0, NOW, b"u", None)).reason == "empty"
+    assert rejection(Record(0, NOW, None, None)).reason == "empty"
     for value in (b"", b" ", b"{", b"nonsense", b"\xff\xfe"):
         assert rejection(Record(0, NOW, b"u", value)).reason == "not_json", value
     for value in (b"null", b"1", b'"x"', b"[]", b"{}"):
         assert rejection(Record(0, NOW, b"u", value)).reason == "invalid", value
+
+
+def test_a_key_without_a_value_is_a_tombstone() -> None:
+    longest = ("😀" * 128).encode()
+    records = [record(3), Record(4, NOW, b"u", None), record(5, time=NOW), record(6)]
+    batch = decoded(*records, Record(8, NOW, longest, None), Record(9, NOW, b"x", b"{"))
+    assert batch.events.offset.tolist() == [3, 5, 6]
+    assert [dead.record.offset for dead in batch.rejected] == [9]
+    assert batch.tombstones.offset.tolist() == [4, 8]
+    assert batch.tombstones.user.tolist() == hash_names([b"u", longest]).tolist()
+    assert batch.tombstones.row.tolist() == [1, 3]
+    assert len(decoded(record()).tombstones) == 0
+    for key in (b"", b"\xff\xfe", ("😀" * 129).encode()):
+        assert rejection(Record(0, NOW, key, None)).reason == "wrong_key"
+
+
+def test_tombstones_stand_where_they_stood_when_batches_are_joined_and_cut() -> None:
+    gone = Record(9, NOW, b"u", None)
+    parts = [decoded(record(), gone), decoded(record(), record(), gone, gone), decoded(gone)]
+    joined = join_decoded(parts).tombstones
+    assert joined.row.tolist() == [1, 3, 3, 3]
+    assert joined.take(
+        np.array([True, False, True, True]), np.array([False, True, True])
+    ).row.tolist() == [0, 2, 2]
 
 
 def test_no_records() -> None:

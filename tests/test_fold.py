@@ -24,7 +24,18 @@ from processors.late import place_one_by_one
 from processors.popularity import WINDOWS, buckets_of, count_trend
 from processors.session import SessionTable, empty_table, place_in_order, select_users
 from streams.columns import I64, U64, Bool, hash_id
-from tests.oracle import BASE, Click, Oracle, cell_of, columns_of, random_log
+from tests.oracle import (
+    BASE,
+    Click,
+    Forget,
+    Oracle,
+    cell_of,
+    clicks_of,
+    columns_of,
+    random_log,
+    tombstones_of,
+    with_tombstones,
+)
 
 MINUTE = 60_000
 COLUMNS = ("time", "item", "event", "tag", "kind")
@@ -62,10 +73,12 @@ class Folds:
         start = np.cumsum([0] + [len(rows) for rows in mine]).astype(np.int64)
         return SessionTable(user=users, start=start, **named)
 
-    def learn(self, batch: Sequence[Click]) -> None:
+    def learn(self, batch: Sequence[Click | Forget]) -> None:
         """Fold one batch."""
-        events = columns_of(batch, self.settings)
-        folded = fold_batch(self.table(np.unique(events.user)), events, self.rules)
+        events, tombstones = columns_of(clicks_of(batch), self.settings), tombstones_of(batch)
+        users = np.unique(np.concatenate([events.user, tombstones.user]))
+        folded = fold_batch(self.table(users), events, self.rules, tombstones)
+        assert folded.events is events
         for user, rows in rows_of(folded.sessions).items():
             self.histories[user] = rows
         everything = np.ones(len(events), np.bool_)
@@ -117,7 +130,7 @@ def rows_of(table: SessionTable) -> dict[int, list[tuple[int, ...]]]:
     return {user: rows[start[i] : start[i + 1]] for i, user in enumerate(table.user.tolist())}
 
 
-def cut(log: Sequence[Click], random: Random) -> list[Sequence[Click]]:
+def cut(log: Sequence[Any], random: Random) -> list[Sequence[Any]]:
     """The log in consecutive batches of random sizes."""
     ends = sorted(random.sample(range(1, len(log)), min(len(log) - 1, random.randrange(1, 9))))
     return [log[a:b] for a, b in pairwise([0, *ends, len(log)])]
@@ -167,6 +180,23 @@ def test_random_logs_in_any_batches_fold_as_the_oracle_says(
         pieces.learn(batch)
     for click in log:
         single.learn([click])
+    for folds in (whole, pieces, single):
+        assert_same(folds, oracle)
+
+
+@settings(max_examples=150, deadline=None, print_blob=True)
+@given(seed=seeds, size=st.integers(0, 120))
+def test_users_are_forgotten_where_the_log_says_so(seed: int, size: int) -> None:
+    random = Random(seed)
+    chosen = make_settings(random.choice([30, 50]))
+    log = with_tombstones(random, random_log(random, chosen, size))
+    oracle = Oracle(chosen).learn(log)
+    whole, pieces, single = Folds(chosen), Folds(chosen), Folds(chosen)
+    whole.learn(log)
+    for batch in cut(log, random) if len(log) > 1 else [log]:
+        pieces.learn(batch)
+    for one in log:
+        single.learn([one])
     for folds in (whole, pieces, single):
         assert_same(folds, oracle)
 
@@ -291,9 +321,9 @@ def test_what_shards_lack_and_what_they_contain_make_the_whole(seed: int, size: 
     assert (some.hits + rest.hits == all_of_it.hits).all()
 
 
-def told(clicks: Iterable[Click]) -> Folds:
+def told(some: Iterable[Click | Forget]) -> Folds:
     """Fold, and hold against the oracle too."""
-    log = list(clicks)
+    log = list(some)
     chosen = make_settings()
     folds = Folds(chosen)
     folds.learn(log)
@@ -332,6 +362,29 @@ def test_purchases_are_counted_as_bought_together_too() -> None:
         ("bought", c, a),
     }
     assert ("viewed", a, b) in folds.parts
+
+
+def test_after_a_tombstone_all_is_new() -> None:
+    # Late by its time, but after the tombstone in the log: new. Its event_id counts again, too.
+    before = [view(0, "a", 1, event_id="e"), view(1, "b", 2)]
+    folds = told([*before, Forget(2, "u"), view(3, "c", 0, event_id="e")])
+    a, b, c = (hash_id(i) for i in "abc")
+    assert {pair[1:] for pair in folds.parts} == {(a, b), (b, a)}
+    assert [row[1] for row in folds.histories[hash_id("u")]] == [c]
+    assert folds.totals[:2] == [2, 3]
+
+
+def test_a_tombstone_at_either_end_several_and_of_nobody() -> None:
+    u = hash_id("u")
+    assert told([Forget(0, "u"), view(1, "a", 0)]).totals[:2] == [1, 1]
+    assert told([view(0, "a", 0), Forget(1, "u")]).histories[u] == []
+    assert told([Forget(0, "u")]).histories == {u: []}
+    gone = [Forget(1, "u"), Forget(2, "x"), Forget(3, "u")]
+    folds = told([view(0, "a", 0), *gone, view(4, "b", 1)])
+    assert [row[1] for row in folds.histories[u]] == [hash_id("b")]
+    others = [Click(n, f"u{n % 3}", f"i{n}", "view", BASE + n) for n in range(9)]
+    folds = told([*others, Forget(9, "u1")])
+    assert sorted(len(rows) for rows in folds.histories.values()) == [0, 3, 3]
 
 
 def test_a_batch_of_nothing() -> None:

@@ -89,6 +89,9 @@ BAD_REQUESTS: list[tuple[str, str, bytes | None, int, str]] = [
     ("GET", "/v1/items/unknown-item", None, 404, "item_id"),
     ("GET", f"/v1/users/{LONG}", None, 400, "user_id"),
     ("GET", "/v1/users/%FF", None, 400, "user_id"),
+    ("DELETE", f"/v1/users/{LONG}", None, 400, "user_id"),
+    ("DELETE", "/v1/users/", None, 400, "user_id"),
+    ("DELETE", "/v1/users/u?now=1", None, 400, "now"),
     ("GET", "/v1/trending?n=x", None, 400, "n"),
     ("GET", "/v1/trending?window=2h", None, 400, "window"),
     ("GET", "/v1/trending?window=", None, 400, "window"),
@@ -225,7 +228,7 @@ async def test_an_unknown_scenario_is_told_which_are_known(http: aiohttp.ClientS
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/v1/users/u", "GET,HEAD"),
+        ("PUT", "/v1/users/u", "DELETE,GET,HEAD"),
         ("POST", "/v1/recommendations/u", "GET,HEAD"),
         ("PATCH", "/v1/items/i", "DELETE,GET,HEAD,PUT"),
         ("GET", "/v1/events", "POST"),

@@ -46,7 +46,10 @@ def good(n: int) -> Sent:
 
 LONG = "😀".encode() * 129
 BAD: dict[str, tuple[Sent, str]] = {
-    "null value": ((b"u", None), "empty"),
+    "neither key nor value": ((None, None), "empty"),
+    "empty key alone": ((b"", None), "wrong_key"),
+    "key alone, no UTF-8": ((b"\xff\xfe", None), "wrong_key"),
+    "key alone, too long": ((LONG, None), "wrong_key"),
     "empty value": ((b"u", b""), "not_json"),
     "spaces": ((b"u", b" " * 500), "not_json"),
     "cut off": ((b"u", event()[:-1]), "not_json"),
@@ -163,7 +166,8 @@ names = ["user_id", "item_id", "type", "timestamp", "event_id", "session_id", "p
 def test_nothing_raises_and_nothing_is_dropped(sent: list[Sent]) -> None:
     records = [Record(n, NOW, *one) for n, one in enumerate(sent)]
     batch = decode_batch(Records.of(records), RULES)
-    offsets = batch.events.offset.tolist() + [d.record.offset for d in batch.rejected]
+    offsets = batch.events.offset.tolist() + batch.tombstones.offset.tolist()
+    offsets += [dead.record.offset for dead in batch.rejected]
     assert sorted(offsets) == list(range(len(sent)))
     assert all(dead.rejection.reason for dead in batch.rejected)
 

@@ -25,7 +25,7 @@ from streams.event import Event
 from streams.producer import EventProducer
 from streams.topics import bootstrap_of
 from tests.conftest import StackFactory
-from tests.oracle import Click, Oracle
+from tests.oracle import Click, Forget, Oracle
 from tests.test_store import assert_store_is
 
 CATCH_UP_SECONDS = 120.0
@@ -59,7 +59,7 @@ def make_events(rng: Random, count: int, now: int) -> list[Event]:
     return events
 
 
-def read_log(settings: Settings) -> list[Click]:
+def read_log(settings: Settings) -> list[Click | Forget]:
     """Every record of the topic, partition by partition."""
     consumer = Consumer(
         {
@@ -68,7 +68,7 @@ def read_log(settings: Settings) -> list[Click]:
             "enable.auto.commit": False,
         }
     )
-    clicks: list[Click] = []
+    log: list[Click | Forget] = []
     try:
         for partition in range(settings.kafka.partitions):
             at = TopicPartition(settings.kafka.events_topic, partition, 0)
@@ -79,9 +79,12 @@ def read_log(settings: Settings) -> list[Click]:
                 message = consumer.poll(10)
                 assert message is not None
                 assert message.error() is None
-                value = orjson.loads(message.value() or b"")
                 position = (message.offset() or 0) + 1
-                clicks.append(
+                if message.value() is None:
+                    log.append(Forget(position - 1, (message.key() or b"").decode()))
+                    continue
+                value = orjson.loads(message.value() or b"")
+                log.append(
                     Click(
                         position - 1,
                         value["user_id"],
@@ -94,7 +97,7 @@ def read_log(settings: Settings) -> list[Click]:
                 )
     finally:
         consumer.close()
-    return clicks
+    return log
 
 
 async def until_applied(redis: Redis, settings: Settings, ends: dict[int, int]) -> None:
