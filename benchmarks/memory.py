@@ -145,7 +145,7 @@ async def _usage(redis: Redis, prefixes: list[bytes], ids: U64) -> float:
 async def _take_apart(redis: Redis, keys: Keys) -> dict[str, Any]:
     """Delete one kind of keys after the other, users' last; what each has freed."""
     found: dict[str, list[bytes]] = {}
-    async for key in redis.scan_iter(match=keys.pattern, count=_AT_ONCE):
+    async for key in redis.scan_iter(match=keys.own_pattern, count=_AT_ONCE):
         found.setdefault(_kind(key), []).append(key)
     users = found.pop("us", [])
     # What is deleted has to be gone at once, not in the background.

@@ -33,6 +33,7 @@ from commands.up import announce
 from config.errors import ServiceError, SettingsError
 from config.settings import EventSettings, Settings, load_settings
 from store.connect import connect
+from store.generations import Generations
 from store.reader import StoreReader
 from streams.columns import hash_id
 from streams.event import Event, Rejection, time_of
@@ -260,7 +261,8 @@ async def _until_stored(
 ) -> None:
     redis = connect(settings)
     try:
-        reader = StoreReader(redis, settings)
+        live = await Generations(redis, settings).live_or_first(settings)
+        reader = StoreReader(redis, live.overlaid(settings), live.number)
         stored, moved = -1, time.monotonic()
         while stored < wanted:
             found = await count(reader)

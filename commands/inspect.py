@@ -18,6 +18,7 @@ from config.settings import Settings, load_settings
 from serving.routes_items import known_of_user
 from serving.shown import title_of
 from store.connect import connect
+from store.generations import Generations
 from store.reader import StoreReader
 from streams.columns import hash_id
 
@@ -50,8 +51,10 @@ def inspect(what: Literal["user", "item"], id: str, /, *, json: Json = False) ->
 
 async def _look(settings: Settings, what: str, id: str) -> dict[str, Any]:
     redis = connect(settings)
-    reader = StoreReader(redis, settings)
     try:
+        live = await Generations(redis, settings).live_or_first(settings)
+        settings = live.overlaid(settings)
+        reader = StoreReader(redis, settings, live.number)
         if what == "user":
             return await known_of_user(reader, list(settings.events.weights), id)
         return await _known_of_item(reader, settings.rank.backward, id)

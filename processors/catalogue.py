@@ -6,6 +6,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from config.errors import StreamError
+from processors.apply import ReadAgain
 from processors.item_topics import ItemTopicApplier, decode_json
 from store.commit import CatalogueEntry, Target
 from store.writer import StoreWriter
@@ -29,8 +30,8 @@ class CatalogueApplier(ItemTopicApplier):
         self._decoder = msgspec.json.Decoder(CatalogueItem)
         self._encoder = msgspec.json.Encoder()
 
-    async def apply(self, batch: RecordBatch) -> int:
-        """Apply a batch; returns its last offset."""
+    async def apply(self, batch: RecordBatch) -> ReadAgain | int:
+        """Apply a batch; returns the offset up to which the store contains the partition now."""
         entries: list[CatalogueEntry] = []
         rejected: list[RejectedRecord] = []
         for record in batch.records:
@@ -45,6 +46,8 @@ class CatalogueApplier(ItemTopicApplier):
                     await self._dead.bury(batch.topic, batch.partition, rejected)
                     rejected = []
                 marks = await self._marks(batch.topic, batch.partition)
+                if batch.start > (contained := int(marks.min())) + 1:
+                    return ReadAgain(contained + 1)
                 if not (await self._writer.commit_catalogue(target, marks, entries)).refused:
                     return batch.last
             except (RedisError, StreamError) as error:

@@ -5,5 +5,6 @@ the rule (`voting.py`, `choosing.py` are its loops), `features.py` and `model.py
 once more by what the stream has taught; `diversity.py`, `filling.py` and `explain.py` are what else
 an answer may want. `wanted.py` says after which session and without which items, `recommend.py`
 reads what all of them need and calls them, `answers.py` encodes (`shown.py` keeps what items look
-like); `front.py`, `app.py` and the `routes_*` modules speak HTTP, `console/` is the page at `/`.
+like); `view.py` holds all that for the live generation; `front.py`, `app.py` and the `routes_*`
+modules speak HTTP, `console/` is the page at `/`.
 """

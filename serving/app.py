@@ -23,17 +23,15 @@ from serving import (
     routes_items,
     routes_recommendations,
 )
-from serving.answers import Answers
 from serving.bodies import BatchBody, Decoder, ItemBody, RecommendBody
 from serving.context import CONTEXT, Context
 from serving.exploration import Exposures
 from serving.outage import Outage, StoreDown
 from serving.publishing import Publisher
-from serving.recommend import Recommender
 from serving.status import Status
+from serving.view import LiveView
 from store.connect import connect
-from store.reader import StoreReader
-from streams.event import EventRules
+from store.generations import Generations
 from streams.producer import RecordProducer
 from streams.topics import bootstrap_of
 
@@ -74,17 +72,21 @@ def make_app(settings: Settings) -> web.Application:
 async def _context(settings: Settings) -> AsyncIterator[Context]:
     redis = connect(settings)
     producer = RecordProducer(bootstrap_of(settings), largest=settings.kafka.max_record_bytes)
-    reader = StoreReader(redis, settings)
-    outage = Outage(reader.ping, settings.redis.timeout_seconds)
+
+    async def ping() -> None:
+        await redis.ping()
+
+    outage = Outage(ping, settings.redis.timeout_seconds)
     publisher = Publisher(producer)
     exposures = Exposures(publisher, settings.kafka.recommendations_topic)
+    live = LiveView(settings, Generations(redis, settings), outage, exposures)
+    with contextlib.suppress(StoreDown):
+        await live.look()
     context = Context(
         settings=settings,
-        reader=reader,
-        answers=Answers(Recommender(reader, settings), outage, exposures),
+        live=live,
         outage=outage,
         publisher=publisher,
-        rules=EventRules(settings.events),
         status=Status(),
         recommend_body=Decoder(RecommendBody),
         batch_body=Decoder(BatchBody),
@@ -92,7 +94,8 @@ async def _context(settings: Settings) -> AsyncIterator[Context]:
     )
     tasks = [
         asyncio.create_task(context.status.run()),
-        asyncio.create_task(_remember(context.answers)),
+        asyncio.create_task(live.run()),
+        asyncio.create_task(_remember(context)),
         asyncio.create_task(_flush_metrics()),
     ]
     try:
@@ -108,14 +111,15 @@ async def _context(settings: Settings) -> AsyncIterator[Context]:
             await asyncio.to_thread(producer.close, _FLUSH_SECONDS)
         except StreamError as error:
             log.warning("left unconfirmed", error=str(error))
+        await live.close()
         await redis.aclose()
 
 
-async def _remember(answers: Answers) -> None:
+async def _remember(context: Context) -> None:
     """Keep at hand what is answered while the store is down."""
     while True:
         with contextlib.suppress(StoreDown):
-            await answers.remember()
+            await context.answers.remember()
         await asyncio.sleep(_REMEMBER_SECONDS)
 
 

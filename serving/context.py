@@ -12,6 +12,7 @@ from serving.bodies import Decoder, ItemBody, RecommendBody
 from serving.outage import Outage
 from serving.publishing import Publisher
 from serving.status import Status
+from serving.view import LiveView, View
 from store.reader import StoreReader
 from streams.event import EventRules
 
@@ -23,15 +24,34 @@ class Context:
     """Made by `serving.app` when the server starts."""
 
     settings: Settings
-    reader: StoreReader
-    answers: Answers
+    """Those of the process; `view.settings` are those of the generation that answers."""
+    live: LiveView
     outage: Outage
     publisher: Publisher
-    rules: EventRules
     status: Status
     recommend_body: Decoder[RecommendBody]
     batch_body: Decoder[list[RecommendBody]]
     item_body: Decoder[ItemBody]
+
+    @property
+    def view(self) -> View:
+        """What answers now; another one may the next time that this is asked."""
+        return self.live.now
+
+    @property
+    def reader(self) -> StoreReader:
+        """Reads what answers are made of now."""
+        return self.live.now.reader
+
+    @property
+    def answers(self) -> Answers:
+        """Answers now."""
+        return self.live.now.answers
+
+    @property
+    def rules(self) -> EventRules:
+        """What an event has to be now."""
+        return self.live.now.rules
 
 
 CONTEXT = web.AppKey("context", Context)

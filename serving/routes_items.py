@@ -66,8 +66,9 @@ async def get_user(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     parameters(request, set())
     user_id = path_id(request, "user_id")
-    kinds = list(context.settings.events.weights)
-    known = await context.outage.ask(known_of_user, context.reader, kinds, user_id)
+    view = context.view
+    kinds = list(view.settings.events.weights)
+    known = await context.outage.ask(known_of_user, view.reader, kinds, user_id)
     return json_response(orjson.dumps(known))
 
 

@@ -1,7 +1,8 @@
 """The one place that knows Redis: a materialised view of the log, true up to stored offsets.
 
-`keys.py` names the keys, `layout.py` says what stands under them; `vectors.py` packs and unpacks
-sessions, `lists.py` neighbours (its loops are in `list_loops.py`), `taught.py` the learned ranking.
+`keys.py` names the keys, `layout.py` says what stands under them; `generations.py` keeps several
+views side by side, of which one is live. `vectors.py` packs and unpacks sessions, `lists.py`
+neighbours (its loops are in `list_loops.py`), `taught.py` the learned ranking.
 `writer.py` reads sessions, commits a batch with its offset (`commit.py`, the scripts in `lua/`) and
 compacts lists; `trends.py` keeps what is trending, `exposures.py` what was shown, and `forget.py`
 forgets users. `reader.py` reads for answers (`found.py`), one MGET a step (`mget.py`, `wire.py`)

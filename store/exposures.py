@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from config.settings import Settings
 from store.commit import Outcome, Target, fenced, read_item_marks
-from store.keys import Keys
+from store.keys import FIRST_GENERATION, Keys
 from store.scripts import Call, Scripts
 from streams.columns import F64, I64, U64
 
@@ -40,9 +40,11 @@ class NewItems:
 class ExposureWriter:
     """Counts exposures. Raises redis.RedisError as redis-py does."""
 
-    def __init__(self, redis: Redis, settings: Settings) -> None:
+    def __init__(
+        self, redis: Redis, settings: Settings, generation: int = FIRST_GENERATION
+    ) -> None:
         self._redis = redis
-        self._keys = Keys(settings.store)
+        self._keys = Keys(settings.store, generation)
         self._scripts = Scripts(redis)
 
     async def read_marks(self, topic: str, partition: int) -> I64:

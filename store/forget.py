@@ -6,12 +6,13 @@ itself, but only where each is set by a command of its own: twice the price of e
 
 from __future__ import annotations
 
+import re
 import time
 
 from redis.asyncio import Redis
 
 from config.settings import Settings
-from store.keys import Keys
+from store.keys import SESSION, Keys
 from store.scripts import Call, Scripts
 
 __all__ = ["UserSweep", "this_day"]
@@ -31,7 +32,10 @@ class UserSweep:
         self._redis = redis
         self._days = settings.store.user_days
         self._scripts = Scripts(redis)
-        self._keys = Keys(settings.store)
+        self._pattern = Keys(settings.store).pattern
+        # Of any generation: one that is kept to go back to must forget as well.
+        namespace, letter = re.escape(settings.store.namespace), SESSION.decode()
+        self._session = re.compile(rf"{namespace}(\{{\d+\.u\d+\}}){letter}".encode())
         self._cursor = 0
 
     async def step(self) -> bool:
@@ -39,15 +43,14 @@ class UserSweep:
 
         Raises redis.RedisError.
         """
-        keys = self._keys
         found: list[bytes]
         self._cursor, found = await self._redis.scan(  # type: ignore[assignment]
-            self._cursor, match=keys.pattern, count=_KEYS_A_STEP
+            self._cursor, match=self._pattern, count=_KEYS_A_STEP
         )
-        calls: list[Call] = []
-        for head in keys.session_heads():
-            mine = [key for key in found if key.startswith(head)]
-            if mine:
-                calls.append(("forget", mine, [this_day(), self._days]))
+        shards: dict[bytes, list[bytes]] = {}
+        for key in found:
+            if session := self._session.match(key):
+                shards.setdefault(session[1], []).append(key)
+        calls: list[Call] = [("forget", s, [this_day(), self._days]) for s in shards.values()]
         await self._scripts.call(calls)
         return self._cursor == 0

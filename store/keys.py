@@ -3,6 +3,7 @@
 Every key lies in a shard, and a shard is a hash tag, so that a script may touch all keys of its
 shard on Redis Cluster too:
 
+    hw{c}                which generations there are, and which one is live (`generations.py`)
     hw{1.i3}n<8 bytes>   neighbour list of an item                     (item shard 3, generation 1)
     hw{1.i3}b<8 bytes>   the same of purchases alone: what is bought together
     hw{1.i3}x<8 bytes>   an item's statistics, then its id as text
@@ -32,6 +33,7 @@ from streams.columns import I64, U64
 __all__ = [
     "BOUGHT",
     "CATALOGUE",
+    "FIRST_GENERATION",
     "SESSION",
     "STATISTICS",
     "VIEWED",
@@ -40,7 +42,7 @@ __all__ = [
     "id_bytes",
 ]
 
-GENERATION = 1
+FIRST_GENERATION = 1
 VIEWED, BOUGHT, STATISTICS = b"n", b"b", b"x"
 """Letters of an item's two lists, and of its statistics."""
 CATALOGUE, SESSION = b"c", b"s"
@@ -67,17 +69,24 @@ def head_rows(heads: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], I64]:
 class Keys:
     """Names keys for one namespace and generation."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, generation: int = FIRST_GENERATION) -> None:
         self.shards = settings.shards
-        head = f"{settings.namespace}{{{GENERATION}."
+        head = f"{settings.namespace}{{{generation}."
         self.items = [f"{head}i{s}}}".encode() for s in range(self.shards)]
         """Prefixes of the item shards."""
         self.users = [f"{head}u{s}}}".encode() for s in range(self.shards)]
         """Prefixes of the user shards."""
         self.stats = f"{head}g}}".encode()
         """Prefix of the one shard of totals."""
+        self.own_pattern = f"{head}*".encode()
+        """Matches every key of the generation."""
         self.pattern = f"{settings.namespace}{{*".encode()
-        """Matches every key of the namespace."""
+        """Matches every key of the namespace, of whichever generation."""
+
+    @property
+    def prefixes(self) -> list[bytes]:
+        """Of all shards: user shards first, which never run ahead of the others."""
+        return [*self.users, *self.items, self.stats]
 
     def heads(self, letter: bytes) -> list[bytes]:
         """What keys of items begin with in each shard: a list's, or those of statistics."""

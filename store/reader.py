@@ -30,7 +30,15 @@ from serving.rank import Knowledge
 from store.exposures import NewItems, read_new_items
 from store.found import Changes, ItemText, Trending
 from store.interner import Interner
-from store.keys import BOUGHT, CATALOGUE, SESSION, STATISTICS, VIEWED, Keys
+from store.keys import (
+    BOUGHT,
+    CATALOGUE,
+    FIRST_GENERATION,
+    SESSION,
+    STATISTICS,
+    VIEWED,
+    Keys,
+)
 from store.layout import name_of, unpack_statistics
 from store.lists import ItemLists, sum_for_requests, sum_lists
 from store.mget import Mget
@@ -66,11 +74,13 @@ class _Kept:
 class StoreReader:
     """Everything that answers are made of. Raises redis.RedisError as redis-py does."""
 
-    def __init__(self, redis: Redis, settings: Settings) -> None:
+    def __init__(
+        self, redis: Redis, settings: Settings, generation: int = FIRST_GENERATION
+    ) -> None:
         self.interner = Interner()
         self._redis = redis
         self._wire = Wire(redis, settings.redis.timeout_seconds)
-        self._keys = Keys(settings.store)
+        self._keys = Keys(settings.store, generation)
         self._of_items = Mget(self._keys.items)
         self._of_users = Mget(self._keys.users)
         self._rate = decay_rate(settings.fold.half_life_days)
@@ -211,10 +221,6 @@ class StoreReader:
         self._known.forget()
         self._lists.clear()
         self._statistics.forget()
-
-    async def ping(self) -> None:
-        """Raises when the store does not answer."""
-        await self._redis.ping()
 
     async def _read_counts(self, index: I64) -> None:
         """Read statistics of items, given by small ints, and keep them for a while."""

@@ -21,7 +21,7 @@ _FENCED = (
     "commit_catalogue",
     "commit_exposures",
 )
-_PLAIN = ("compact", "forget", "leave_pass", "roll_up")
+_PLAIN = ("compact", "ensure_live", "forget", "leave_pass", "move_generation", "roll_up")
 
 
 class Scripts:

@@ -41,7 +41,7 @@ from store.commit import (
     read_item_marks,
 )
 from store.forget import this_day
-from store.keys import BOUGHT, STATISTICS, VIEWED, Keys
+from store.keys import BOUGHT, FIRST_GENERATION, STATISTICS, VIEWED, Keys
 from store.layout import STATISTICS as STATISTICS_ROW
 from store.lists import list_bound, pack_increments, sum_lists
 from store.scripts import Call, Scripts
@@ -59,9 +59,11 @@ _CELL = np.dtype([("cell", "<u2"), ("opportunities", "<u4"), ("hits", "<u4")])
 class StoreWriter:
     """Everything that workers read and write. Raises redis.RedisError as redis-py does."""
 
-    def __init__(self, redis: Redis, settings: Settings) -> None:
+    def __init__(
+        self, redis: Redis, settings: Settings, generation: int = FIRST_GENERATION
+    ) -> None:
         self._redis = redis
-        self._keys = Keys(settings.store)
+        self._keys = Keys(settings.store, generation)
         self._scripts = Scripts(redis)
         self._trends = TrendWriter(redis, self._keys)
         self._rate = decay_rate(settings.fold.half_life_days)
@@ -78,8 +80,7 @@ class StoreWriter:
         """The marks of a partition in all shards."""
         keys = self._keys
         # Users first: they never run ahead of items, so what is read later is never behind.
-        prefixes = [*keys.users, *keys.items, keys.stats]
-        marks = await self._read([[keys.mark(prefix, topic, partition)] for prefix in prefixes])
+        marks = await self._read([[keys.mark(one, topic, partition)] for one in keys.prefixes])
         values = marks_of([mark[0] for mark in marks])
         return Marks(
             items=values[keys.shards : 2 * keys.shards],

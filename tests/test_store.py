@@ -25,7 +25,7 @@ from serving.wanted import Choice
 from store.commit import CatalogueEntry, Marks, Outcome, Target
 from store.connect import connect
 from store.forget import UserSweep
-from store.keys import Keys, id_bytes
+from store.keys import FIRST_GENERATION, Keys, id_bytes
 from store.layout import unpack_statistics
 from store.lists import sum_lists
 from store.reader import StoreReader
@@ -72,12 +72,18 @@ async def commit(writer: StoreWriter, settings: Settings, log: list[Click]) -> F
 
 
 async def assert_store_is(
-    oracle: Oracle, redis: Redis, settings: Settings, names: dict[int, str] | None = None
+    oracle: Oracle,
+    redis: Redis,
+    settings: Settings,
+    names: dict[int, str] | None = None,
+    generation: int = FIRST_GENERATION,
 ) -> None:
-    """Everything that is stored equals what the oracle says, and nothing else is stored."""
-    keys = Keys(settings.store)
+    """Everything that is stored of a generation equals what the oracle says, and nothing else is
+    stored of it. `settings` are those with which it was counted.
+    """
+    keys = Keys(settings.store, generation)
     kinds = list(settings.events.weights)
-    writer = StoreWriter(redis, settings)
+    writer = StoreWriter(redis, settings, generation)
     users = {hash_id(name): name for name in oracle.histories}
     table, _ = await writer.read_sessions([Target(TOPIC, 0, 0)], hashes(list(oracle.histories)))
     for user, rows in rows_of(table).items():
@@ -86,7 +92,7 @@ async def assert_store_is(
 
     prefixes = [*keys.items, *keys.users, keys.stats]
     found: dict[bytes, list[tuple[bytes, bytes]]] = {}
-    async for key in redis.scan_iter(match=keys.pattern, count=1000):
+    async for key in redis.scan_iter(match=keys.own_pattern, count=1000):
         prefix = next(p for p in prefixes if key.startswith(p))
         rest = key[len(prefix) :]
         found.setdefault(rest[:1], []).append((key, rest[1:]))
@@ -161,7 +167,7 @@ async def assert_store_is(
         }
     if names is not None:
         ids = np.array(list(names), np.uint64)
-        texts = await StoreReader(redis, settings).texts(ids)
+        texts = await StoreReader(redis, settings, generation).texts(ids)
         assert [text.item_id for text in texts] == list(names.values())
 
 

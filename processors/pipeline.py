@@ -1,0 +1,121 @@
+"""All that one worker does for one generation: from record batches to commits.
+
+Made anew for another generation, when that becomes the live one. Knows the store, not Faust.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from redis.exceptions import RedisError
+
+from config.overlay import differences
+from config.settings import Settings
+from processors import metrics
+from processors.apply import EventApplier, ReadAgain
+from processors.catalogue import CatalogueApplier
+from processors.exposure import ExposureApplier
+from processors.lanes import Lanes
+from processors.learner import Learner
+from serving.recommend import Recommender
+from store.connect import connect
+from store.exposures import ExposureWriter
+from store.forget import UserSweep
+from store.generations import Generation
+from store.reader import StoreReader
+from store.writer import StoreWriter
+from streams.dead import DeadLetters
+from streams.transport import RecordBatch
+
+__all__ = ["Applied", "Pipeline"]
+
+log = structlog.get_logger("headwater.worker")
+
+Applied = Callable[[RecordBatch, ReadAgain | int], Awaitable[None]]
+"""Is told up to where the store contains a batch's partition now, or from where to read again."""
+
+
+class Pipeline:
+    """Applies the batches of all topics to one generation, with a connection of its own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        generation: Generation,
+        dead: DeadLetters,
+        applied: Applied,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """An error that a batch cannot be applied after goes to `failed`. Raises SettingsError."""
+        if other := differences(settings, generation.settings):
+            log.warning(
+                "a generation keeps what it was begun with; replay builds one with other settings",
+                generation=generation.number,
+                settings=other,
+            )
+        self.generation = generation
+        own = generation.overlaid(settings)
+        self._redis = connect(own)
+        writer = StoreWriter(self._redis, own, generation.number)
+        self._sweep = UserSweep(self._redis, own)
+        self._reader = StoreReader(self._redis, own, generation.number)
+        learner = Learner(Recommender(self._reader, own), self._reader, own, own.learn.per_second)
+        self._events = EventApplier(own, writer, dead, learner)
+        kafka = own.kafka
+        self._others: dict[str, CatalogueApplier | ExposureApplier] = {
+            kafka.items_topic: CatalogueApplier(writer, dead),
+            kafka.recommendations_topic: ExposureApplier(
+                ExposureWriter(self._redis, own, generation.number), dead
+            ),
+        }
+        self._applied = applied
+        self._lanes = Lanes(self._apply_events, failed, own.worker.max_poll_records)
+
+    async def position(self, topic: str, partition: int) -> int:
+        """The offset from which a partition has to be read; waits until the store tells."""
+        return await self._applier(topic).position(topic, partition)
+
+    async def contained(self, topic: str, partition: int) -> int:
+        """The offset up to which the store contains a partition. Raises redis.RedisError."""
+        return await self._applier(topic).contained(topic, partition)
+
+    async def put_events(self, batch: RecordBatch) -> None:
+        """Hand over events; waits while there are too many."""
+        await self._lanes.put(batch)
+
+    async def apply(self, batch: RecordBatch) -> None:
+        """Apply a batch of another topic."""
+        await self._applied(batch, await self._others[batch.topic].apply(batch))
+
+    def drop(self, topic: str, partition: int) -> None:
+        """Forget what waits of a partition."""
+        self._lanes.drop(topic, partition)
+
+    async def compact(self) -> None:
+        """Compact some of the lists that have grown."""
+        with contextlib.suppress(RedisError):
+            await self._events.compaction.some()
+
+    async def forget(self) -> None:
+        """Look for some users that have to be forgotten."""
+        with contextlib.suppress(RedisError):
+            await self._sweep.step()
+
+    async def report_new_items(self) -> None:
+        """Count the items that are there to be tried."""
+        with contextlib.suppress(RedisError):
+            metrics.NEW_ITEMS.set((await self._reader.new_items()).count)
+
+    async def close(self) -> None:
+        """Leave off: what is being applied is committed whole or not at all."""
+        self._lanes.close()
+        await self._redis.aclose()
+
+    async def _apply_events(self, batches: Sequence[RecordBatch]) -> None:
+        for batch, result in zip(batches, await self._events.apply(batches), strict=True):
+            await self._applied(batch, result)
+
+    def _applier(self, topic: str) -> EventApplier | CatalogueApplier | ExposureApplier:
+        return self._others.get(topic, self._events)
