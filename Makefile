@@ -2,6 +2,7 @@
 # make demo    Kafka, Redis, workers, server and a stream of real clicks, until interrupted
 # make test    linters, types and every test, against real services
 # make lint    linters and types alone
+# make chaos   the table of faults: processes killed, frozen, cut off and filled up under load
 # make docs    writes docs/settings.md
 # make locks   resolves requirements.lock and config/kafka.lock anew
 
@@ -9,7 +10,7 @@ UV := uv==0.13.9
 BIN := .venv/bin
 RUN_UV := $(BIN)/python -m uv
 
-.PHONY: setup demo test lint bench docs locks browser clean
+.PHONY: setup demo test lint bench chaos docs locks browser clean
 
 setup: .venv/.installed
 
@@ -67,6 +68,14 @@ bench: setup
 	done
 	@$(BIN)/python -m benchmarks.tables .headwater/bench docs/performance.md
 	@$(BIN)/python -m benchmarks.growth_picture .headwater/bench/growth.json docs/growth.svg
+
+# Everything that docs/reliability.md tells; some of it with FAULTS="redis-full kafka-kill".
+chaos: setup
+	@mkdir -p .headwater
+	@$(BIN)/python -m tests.chaos $(FAULTS) --json .headwater/chaos.json; code=$$?; \
+	if [ $$code -le 1 ]; then \
+	  $(BIN)/python -m tests.chaos.document .headwater/chaos.json docs/reliability.md; \
+	fi; exit $$code
 
 docs: setup
 	$(BIN)/python -m commands.settings_cmd >docs/settings.md

@@ -33,8 +33,9 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{host}:{broker},CONTROLLER://{host}:{controller}
-advertised.listeners=PLAINTEXT://{host}:{broker}
+listeners={listeners}
+advertised.listeners={advertised}
+listener.security.protocol.map={protocols}
 log.dirs={data}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -58,7 +59,6 @@ class KafkaServer(Daemon):
     """Kafka on a free port of loopback, its log in `folder`."""
 
     name = "kafka"
-    port_names = ("broker", "controller")
     start_seconds = 90.0
 
     def __init__(
@@ -67,10 +67,19 @@ class KafkaServer(Daemon):
         cache_dir: Path | None = None,
         heap_mb: int = 512,
         cancelled: threading.Event | None = None,
+        properties: Mapping[str, object] | None = None,
+        advertised: Mapping[str, int] | None = None,
     ) -> None:
+        """`properties` replace those above. `advertised` adds listeners by name, with the ports
+        that clients of each are sent to: those of proxies, which reach the listener itself at
+        `ports[name]`.
+        """
         super().__init__(folder, cancelled)
         self._cache = cache_root(cache_dir)
         self._heap_mb = heap_mb
+        self._properties = dict(properties or {})
+        self._advertised = dict(advertised or {})
+        self.port_names = ("broker", "controller", *self._advertised)
 
     @property
     def bootstrap(self) -> str:
@@ -84,9 +93,7 @@ class KafkaServer(Daemon):
     def _prepare(self) -> tuple[Sequence[str], Mapping[str, str]]:
         data = self.folder / "data"
         properties = self.folder / "server.properties"
-        properties.write_text(
-            PROPERTIES.format(host=HOST, data=_escaped(data), **self.ports), encoding="latin-1"
-        )
+        properties.write_text(self._configuration(data), encoding="latin-1")
         self._output.write_bytes(b"")
         command = [
             find_java(),
@@ -98,6 +105,22 @@ class KafkaServer(Daemon):
         if not (data / "meta.properties").exists():
             self._format(command, properties)
         return [*command, "kafka.Kafka", str(properties)], dict(os.environ)
+
+    def _configuration(self, data: Path) -> str:
+        """What stands in server.properties; of a name that comes twice the last counts."""
+        ports = self.ports
+        own = {"PLAINTEXT": ports["broker"], **{name: ports[name] for name in self._advertised}}
+        told = {"PLAINTEXT": ports["broker"], **self._advertised}
+        names = [*own, "CONTROLLER"]
+        text = PROPERTIES.format(
+            host=HOST,
+            data=_escaped(data),
+            controller=ports["controller"],
+            listeners=_addresses({**own, "CONTROLLER": ports["controller"]}),
+            advertised=_addresses(told),
+            protocols=",".join(f"{name}:PLAINTEXT" for name in names),
+        )
+        return text + "".join(f"{name}={value}\n" for name, value in self._properties.items())
 
     def _format(self, command: Sequence[str], properties: Path) -> None:
         # A folder that a killed first start left half-formatted: the tool then adds what lacks.
@@ -160,6 +183,10 @@ def find_java() -> str:
         f"no Java {JAVA_AT_LEAST} or newer: install one and put it on the PATH or in JAVA_HOME, "
         "or name a Kafka that runs with HEADWATER_KAFKA__BOOTSTRAP"
     )
+
+
+def _addresses(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://{HOST}:{port}" for name, port in ports.items())
 
 
 def _escaped(path: Path) -> str:

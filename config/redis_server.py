@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import redis
 from redis.backoff import NoBackoff
@@ -26,6 +28,16 @@ class RedisServer(Daemon):
     port_names = ("redis",)
     start_seconds = 60.0  # loading a large append-only file counts as starting
 
+    def __init__(
+        self,
+        folder: Path,
+        cancelled: threading.Event | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """`arguments` go last on the command line and so replace those given here."""
+        super().__init__(folder, cancelled)
+        self._arguments = arguments
+
     @property
     def url(self) -> str:
         """redis:// address."""
@@ -38,6 +50,7 @@ class RedisServer(Daemon):
             *("--port", str(port), "--bind", HOST, "--dir", str(self.folder)),
             *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
             *("--daemonize", "no", "--logfile", "", "--always-show-logo", "no"),
+            *self._arguments,
         ], dict(os.environ)
 
     def _answers(self) -> bool:

@@ -34,6 +34,12 @@ class LendingConnection(Connection):
         words = (first.encode() if isinstance(first, str) else first).split()
         return [hiredis.pack_command((*words, *args[1:]))]
 
+    async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super().send_packed_command(*args, **kwargs)
+        except RuntimeError as error:  # uvloop's word for a connection that was reset meanwhile
+            raise RedisConnectionError(f"the connection is lost already: {error}") from None
+
     def lend(self, protocol: asyncio.Protocol) -> asyncio.Transport:
         """The transport, whose data `protocol` gets until it is lost."""
         if self._writer is None:

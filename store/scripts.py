@@ -39,6 +39,10 @@ class Scripts:
         }
         self._loaded = False
 
+    def digest(self, name: str) -> str:
+        """By which Redis knows a script: SHA-1, in hexadecimal."""
+        return self._sha[name]
+
     async def call(self, calls: Sequence[Call]) -> list[Any]:
         """The replies, in order. Calls are not one transaction.
 

@@ -87,7 +87,10 @@ class _Replies(asyncio.Protocol):
         self._waiting.append((self._loop.time() + self._seconds, answer))
         if self._timer is None:
             self._timer = self._loop.call_later(self._seconds, self._check)
-        self._transport.write(command)
+        try:
+            self._transport.write(command)
+        except RuntimeError as error:  # uvloop's word for a connection that was reset meanwhile
+            self._end(RedisConnectionError(f"the connection is lost already: {error}"))
         return answer
 
     def data_received(self, data: bytes) -> None:

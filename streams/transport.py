@@ -11,6 +11,8 @@ holds the reader back when the folding is slower.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -39,6 +41,8 @@ log = structlog.get_logger("headwater.transport")
 _FETCH_WAIT_MS, _FETCH_BYTES = 15, 32_768
 """The broker answers once it has so much, or after so long: a fetch for each few records would
 cost it more than the records do."""
+
+_STOP_SECONDS = 2.0
 
 Positions = Callable[[str, int], Awaitable[int]]
 """The offset from which a partition (topic, number) has to be read on."""
@@ -262,6 +266,14 @@ class BatchConsumer(driver.Consumer):
             end, applied = self.highwater(tp), self._applied.get(tp)
             if end is not None and applied is not None:
                 yield tp.topic, tp.partition, applied, max(0, end - applied - 1)
+
+    async def on_stop(self) -> None:
+        """Tell Kafka the offsets, where it can still be told: after a crash, the thread that would
+        do it is gone, and Faust's own waits for it forever. Only lag tools miss them.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await super().on_stop()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was known of partitions that go."""

@@ -15,9 +15,10 @@ from processors.watchdog import PartitionState, Watchdog
 from store.connect import connect
 from streams.producer import EventProducer
 from streams.topics import bootstrap_of
+from tests.chaos.traffic import make_events
 from tests.conftest import StackFactory
 from tests.live import eventually
-from tests.test_recovery import check_everything, make_events
+from tests.test_recovery import check_everything
 
 LOOKS = 3
 

@@ -1,0 +1,137 @@
+"""`python -m tests.chaos [FAULT …]`: runs the table of faults, or some of it, one row each.
+
+Ends with 1 when a row failed. The rows go to stderr as they come, and to a file with --json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Self
+
+import orjson
+import uvloop
+from cyclopts import App, Parameter
+
+from config.settings import load_settings
+from tests.chaos.row import HEAD, Row
+from tests.chaos.run import Fault, run
+from tests.chaos.table import FAULTS
+from tests.chaos.world import World, world
+
+__all__ = ["main"]
+
+app = App(name="python -m tests.chaos", help_format="plaintext")
+
+
+class _Worlds:
+    """The world that runs share, made anew once one has left it broken."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._number = 0
+        self._shared: World | None = None
+        self._exits = AsyncExitStack()
+
+    @contextlib.asynccontextmanager
+    async def of(self, fault: Fault) -> AsyncIterator[World]:
+        """A world for one run. One stack is up at a time."""
+        self._number += 1
+        folder = self._home / f"world-{self._number}"
+        if fault.own_world is not None:
+            async with fault.own_world(folder) as own:
+                yield own
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        if self._shared is None or not self._shared.whole():
+            await self.close()
+            self._shared = await self._exits.enter_async_context(world(folder))
+        yield self._shared
+
+    async def close(self) -> None:
+        """Stop the shared one."""
+        self._shared = None
+        await self._exits.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+async def run_all(faults: Sequence[Fault], home: Path, seed: int) -> list[Row]:
+    """Run faults one after the other, telling each row as it comes."""
+    rows: list[Row] = []
+    print(f"seed {seed}\n{HEAD}", file=sys.stderr, flush=True)
+    async with _Worlds(home) as worlds:
+        for fault in faults:
+            folder = home / fault.name
+            async with worlds.of(fault) as place:
+                row = await run(fault, place, folder, seed)
+            rows.append(row)
+            print(row.line, file=sys.stderr, flush=True)
+            if row.failures:
+                await worlds.close()
+                print(f"  its logs: {folder / 'logs'}", file=sys.stderr)
+                for note in row.notes:
+                    print(f"  {note}", file=sys.stderr)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+    return rows
+
+
+@app.default
+def main(
+    *names: str,
+    json: Annotated[Path | None, Parameter(name="--json")] = None,
+    seed: int | None = None,
+) -> int:
+    """Run the table of faults.
+
+    Parameters
+    ----------
+    names
+        Faults to run; all where none is named.
+    json
+        File that the rows are written to.
+    seed
+        What chance begins with; printed where it is not given.
+    """
+    unknown = [name for name in names if name not in FAULTS]
+    if unknown:
+        print(f"no fault {unknown[0]}; there are: {' '.join(FAULTS)}", file=sys.stderr)
+        return 2
+    # Every kill is told in the row.
+    logging.getLogger("config.supervisor").setLevel(logging.ERROR)
+    load_settings()  # what is wrong with the environment is said at once
+    chosen = [FAULTS[name] for name in names or FAULTS]
+    seed = secrets.randbelow(1 << 32) if seed is None else seed
+    home = Path(tempfile.mkdtemp(prefix="headwater-chaos-"))
+    began = time.monotonic()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rows = runner.run(run_all(chosen, home, seed))
+    failed = [row.fault for row in rows if row.failures]
+    print(
+        f"{len(rows)} faults in {(time.monotonic() - began) / 60:.1f} min; "
+        f"failed: {', '.join(failed) or 'none'}",
+        file=sys.stderr,
+    )
+    if json is not None:
+        json.write_bytes(orjson.dumps([row.as_json() for row in rows], option=orjson.OPT_INDENT_2))
+    if not failed:
+        shutil.rmtree(home, ignore_errors=True)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,28 @@
+"""Every fault by its name, in the order of the table."""
+
+from __future__ import annotations
+
+from tests.chaos import (
+    faults_data,
+    faults_kafka,
+    faults_log,
+    faults_network,
+    faults_redis,
+    faults_worker,
+)
+from tests.chaos.run import Fault
+
+__all__ = ["FAULTS"]
+
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for faults in (
+        faults_worker,
+        faults_kafka,
+        faults_log,
+        faults_redis,
+        faults_network,
+        faults_data,
+    )
+    for fault in faults.FAULTS
+}
