@@ -117,7 +117,8 @@ async def _read_only(run: Run) -> None:
 async def _promote(run: Run) -> None:
     """A replica that has missed seconds of writes takes the place of its primary."""
     primary = run.world.redis
-    replica = RedisServer(primary.folder.parent / "replica" / "redis", arguments=("--appendonly", "no"))
+    folder = primary.folder.parent / "replica" / "redis"
+    replica = RedisServer(folder, arguments=("--appendonly", "no"))
     await asyncio.to_thread(replica.start)
     try:
         async with _other_client(run) as other:
