@@ -1,6 +1,9 @@
-"""Recommendation answers as bytes, with titles; and what is answered while the store is down.
+"""Recommendation answers as bytes, with titles.
 
     {"recommendation_id": …, "items": [{"item_id", "title"?, "score"}, …], "degraded": false}
+
+What is answered where the store does not answer in time, with `"degraded": true`, is in
+`fallback.py`.
 
 The last item may have `"explored": true`: a new one, there to be tried (`exploration.py`).
 
@@ -17,57 +20,46 @@ Requests of the same moment are answered together, from the first read to the by
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from itertools import chain, count
+from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import orjson
 
-from processors.popularity import WINDOWS
-from serving import metrics
 from serving.explain import Explanation
 from serving.exploration import Exposures
+from serving.fallback import MOST, Display, Fallback, Pieces, displays
 from serving.outage import Outage, StoreDown
 from serving.recommend import TOGETHER, Recommender, Relation, Scored
 from serving.shown import SCORE
 from serving.wanted import Choice
 from store.shared import Batched
-from streams.columns import U64
 
 __all__ = ["MOST", "Answers"]
 
-MOST = 100
-"""Items in one answer, at most."""
-
 _AT_ONCE = 2
-_ANYONE = "anyone"
 Find = Callable[[], Awaitable[Scored]]
-Pieces = dict[int, bytes]
-"""JSON of items up to the score, by their hashes."""
 
 
-@dataclass(slots=True)
-class _Shown:
-    """An answer and what its items look like."""
-
-    found: Scored
-    pieces: list[bytes | None]
-    """Of each item; None where nobody knows its name."""
-    named: Pieces
-    """Those of the items that explain it, among others."""
+class _Request(NamedTuple):
+    choice: Choice
+    user_id: str | None
+    came: float
+    """Time of the loop's clock."""
 
 
 class Answers:
-    """Encodes what a recommender finds; keeps the last good trending for when it finds nothing."""
+    """Encodes what a recommender finds, or what its fallback does."""
 
     def __init__(self, recommender: Recommender, outage: Outage, exposures: Exposures) -> None:
         self._recommender = recommender
+        self._fallback = Fallback(recommender)
         self._outage = outage
         self._exposures = exposures
         self._together = Batched(self._recommend_all, TOGETHER, _AT_ONCE)
-        self._last_good: dict[str, tuple[Scored, Pieces]] = {}
         # Unique across processes and restarts without asking anyone.
         self._prefix = secrets.token_hex(5)
         self._numbers = count()
@@ -77,67 +69,71 @@ class Answers:
 
         `user_id` is what `choice.user` is the hash of.
         """
-        return await self._together.get((choice, user_id))
+        came = asyncio.get_running_loop().time()
+        return await self._together.get(_Request(choice, user_id, came))
 
     async def similar(self, item: int, n: int, relation: Relation) -> bytes:
         """For an item (a hash). Raises StoreDown as `recommend` does."""
-        own = np.array([item], np.uint64)
-        return await self._answer(
-            lambda: self._recommender.similar(item, n, relation), n, _ANYONE, own
-        )
+        try:
+            return await self._answer(lambda: self._recommender.similar(item, n, relation))
+        except StoreDown as down:
+            return self._degraded(await self._fallback.similar(item, n, relation, down))
 
     async def trending(self, window: str, n: int) -> bytes:
         """For a window of `processors.popularity.WINDOWS`. Raises StoreDown as `recommend` does."""
-        return await self._answer(lambda: self._trending(window, n), n, window, None)
+
+        async def find() -> Scored:
+            found = await self._recommender.trending(window, MOST)
+            await self._fallback.keep(found, window)
+            return Scored(found.item[:n], found.score[:n])
+
+        try:
+            return await self._answer(find)
+        except StoreDown as down:
+            return self._degraded(self._fallback.trending(n, down, window=window))
 
     async def remember(self) -> None:
         """Read what everybody is shown while the store is down. Raises StoreDown."""
+        await self._outage.ask(self._fallback.remember)
 
-        async def read() -> None:
-            found = await self._recommender.best(Choice(MOST))
-            if len(found.item):
-                await self._keep(_ANYONE, found)
+    async def _recommend_all(self, asked: list[_Request]) -> list[bytes]:
+        """Answers to requests of one moment, in the order in which they came."""
+        late = 0
+        while late < len(asked) and self._outage.is_late(asked[late].came):
+            late += 1
+        answers = await self._fall_back(asked[:late], StoreDown("late")) if late else []
+        if late < len(asked):
+            answers += await self._in_time(asked[late:])
+        return answers
 
-        await self._outage.ask(read)
-
-    async def _trending(self, window: str, n: int) -> Scored:
-        found = await self._recommender.trending(window, MOST)
-        await self._keep(window, found)
-        return Scored(found.item[:n], found.score[:n])
-
-    async def _keep(self, kept: str, found: Scored) -> None:
-        items = found.item.tolist()
-        pieces = await self._recommender.shown.pieces([items])
-        self._last_good[kept] = found, _by_item([items], pieces)
-
-    async def _recommend_all(self, asked: list[tuple[Choice, str | None]]) -> list[bytes]:
-        """Answers to requests of one moment, in order."""
+    async def _in_time(self, asked: list[_Request]) -> list[bytes]:
+        choices = [one.choice for one in asked]
         try:
-            shown = await self._outage.ask(self._read_all, [choice for choice, _ in asked])
+            shown = await self._outage.ask_since(asked[0].came, self._read_all, choices)
         except StoreDown as down:
-            return [self._degraded(_ANYONE, one.n, one.exclude, down) for one, _ in asked]
-        return [self._encoded(one, user_id) for one, (_, user_id) in zip(shown, asked, strict=True)]
+            return await self._fall_back(asked, down)
+        return [self._encoded(one, who.user_id) for one, who in zip(shown, asked, strict=True)]
 
-    async def _read_all(self, choices: Sequence[Choice]) -> list[_Shown]:
-        return await self._shown(await self._recommender.recommend_all(choices))
+    async def _fall_back(self, asked: list[_Request], down: StoreDown) -> list[bytes]:
+        shown = await self._fallback.recommend_all([one.choice for one in asked], down)
+        return [self._degraded(one) for one in shown]
 
-    async def _answer(self, find: Find, n: int, kept: str, left_out: U64 | None) -> bytes:
-        async def read() -> list[_Shown]:
-            return await self._shown([await find()])
+    async def _read_all(self, choices: Sequence[Choice]) -> list[Display]:
+        return await self._displays(await self._recommender.recommend_all(choices))
 
-        try:
-            return self._encoded((await self._outage.ask(read))[0], None)
-        except StoreDown as down:
-            return self._degraded(kept, n, left_out, down)
+    async def _answer(self, find: Find) -> bytes:
+        async def read() -> list[Display]:
+            return await self._displays([await find()])
 
-    async def _shown(self, found: Sequence[Scored]) -> list[_Shown]:
-        items = [one.item.tolist() for one in found]
-        named = [why.item.tolist() for one in found for why in one.why or ()]
-        pieces = await self._recommender.shown.pieces(items + named)
-        names = _by_item(named, pieces[len(items) :])
-        return [_Shown(one, some, names) for one, some in zip(found, pieces, strict=False)]
+        return self._encoded((await self._outage.ask(read))[0], None)
 
-    def _encoded(self, shown: _Shown, user_id: str | None) -> bytes:
+    async def _displays(self, found: list[Scored]) -> list[Display]:
+        """Raises StoreDown where the store has lost what it knew: it answers, but says nothing."""
+        if not all(len(one.item) for one in found) and await self._fallback.knows_better():
+            raise StoreDown("store_empty")
+        return await displays(self._recommender, found)
+
+    def _encoded(self, shown: Display, user_id: str | None) -> bytes:
         answer_id = self._new_id()
         cost = shown.found.explored
         if cost is not None and (piece := shown.pieces[-1]):
@@ -145,32 +141,14 @@ class Answers:
             self._exposures.tell(answer_id, user_id, item_id, cost)
         return _encode(answer_id, shown, b"false")
 
-    def _degraded(self, kept: str, n: int, left_out: U64 | None, down: StoreDown) -> bytes:
-        """From what was kept. Raises `down` where nothing was."""
-        order = (kept, _ANYONE, *WINDOWS)
-        good = next((self._last_good[k] for k in order if k in self._last_good), None)
-        if good is None:
-            raise down
-        metrics.DEGRADED.labels(down.cause).inc()
-        found, pieces = good
-        if left_out is not None:
-            keep = ~np.isin(found.item, left_out)
-            found = Scored(found.item[keep], found.score[keep])
-        some = Scored(found.item[:n], found.score[:n])
-        shown = _Shown(some, [pieces.get(item) for item in some.item.tolist()], pieces)
+    def _degraded(self, shown: Display) -> bytes:
         return _encode(self._new_id(), shown, b"true")
 
     def _new_id(self) -> str:
         return f"{self._prefix}{next(self._numbers):x}"
 
 
-def _by_item(items: Sequence[list[int]], pieces: Sequence[list[bytes | None]]) -> Pieces:
-    """Those that have a piece."""
-    both = zip(chain.from_iterable(items), chain.from_iterable(pieces), strict=True)
-    return {item: piece for item, piece in both if piece}
-
-
-def _encode(answer_id: str, shown: _Shown, degraded: bytes) -> bytes:
+def _encode(answer_id: str, shown: Display, degraded: bytes) -> bytes:
     """The answer. Items without a name are left out."""
     found, pieces = shown.found, shown.pieces
     scored = zip(pieces, _numbers(found), strict=True)

@@ -74,7 +74,7 @@ async def _context(settings: Settings) -> AsyncIterator[Context]:
     producer = RecordProducer(bootstrap_of(settings), largest=settings.kafka.max_record_bytes)
 
     async def ping() -> None:
-        await redis.ping()
+        await live.now.reader.ping()
 
     outage = Outage(ping, settings.redis.timeout_seconds)
     publisher = Publisher(producer)

@@ -43,7 +43,9 @@ WORKERS = worker_metrics
 """Imported so that the workers' metrics are named, at 0, before the first worker runs."""
 
 DEGRADED = Counter(
-    "headwater_degraded_total", "Answers from the last good trending instead of fresh.", ["cause"]
+    "headwater_degraded_total",
+    "Answers made without the store, by why, and from what: lists that are held, or trending.",
+    ["cause", "source"],
 )
 EXPLORED = Counter(
     "headwater_explored_total", "Places in answers that were given to new items, to try them."

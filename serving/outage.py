@@ -1,7 +1,9 @@
-"""Whether the store answers, so that a store that is down costs each request next to nothing.
+"""Whether the store answers in time, so that one that does not costs each request next to nothing.
 
 The first read that fails marks the store as down; from then on reads are refused at once, and one
-probe pings until the store answers again.
+probe asks until the store answers again, and so quickly that an answer, which is made of several
+reads, is ready in time. A read that had little time, because its request had waited before, says
+nothing of the store where it fails.
 """
 
 from __future__ import annotations
@@ -22,6 +24,13 @@ __all__ = ["Outage", "StoreDown"]
 log = structlog.get_logger("headwater.http")
 
 _PROBE_SECONDS = 0.2
+"""Between two probes."""
+_PROBE_SHARE = 0.25
+"""Of the longest wait: a probe must be answered within it."""
+_LEAST_SHARE = 0.25
+"""Of the longest wait: a request with less time left is not worth a read."""
+_ENOUGH_SHARE = 0.5
+"""Of the longest wait: a read that takes longer and is not done is the store's fault."""
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -38,7 +47,7 @@ class Outage:
     """Guards reads of one process. `ping` raises while the store is down."""
 
     def __init__(self, ping: Callable[[], Awaitable[None]], seconds: float) -> None:
-        """`seconds` is the longest wait for one read."""
+        """`seconds` is the longest wait for what one request reads."""
         self._ping = ping
         self._seconds = seconds
         self._cause: str | None = None
@@ -48,14 +57,33 @@ class Outage:
         self, read: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs
     ) -> _T:
         """`read(*args)`. Raises StoreDown where the store fails, or is known to be down."""
+        return await self.ask_since(asyncio.get_running_loop().time(), read, *args, **kwargs)
+
+    async def ask_since(
+        self,
+        came: float,
+        read: Callable[_P, Awaitable[_T]],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        """The same for a request that came at a time of the loop's clock, and has waited since."""
         if self._cause is not None:
             raise StoreDown(self._cause)
+        loop = asyncio.get_running_loop()
+        began, until = loop.time(), came + self._seconds
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout_at(until):
                 return await read(*args, **kwargs)
         except (RedisError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and until - began < _ENOUGH_SHARE * self._seconds:
+                raise StoreDown("late") from error
             self._mark(error)
             raise StoreDown(_cause_of(error)) from error
+
+    def is_late(self, came: float) -> bool:
+        """Whether a request that came then has waited too long to read for it."""
+        left = came + self._seconds - asyncio.get_running_loop().time()
+        return left < _LEAST_SHARE * self._seconds
 
     def close(self) -> None:
         """End the probe."""
@@ -71,7 +99,7 @@ class Outage:
     async def _until_back(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._seconds):
+                async with asyncio.timeout(_PROBE_SHARE * self._seconds):
                     await self._ping()
             except (RedisError, TimeoutError) as error:
                 self._cause = _cause_of(error)

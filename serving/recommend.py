@@ -24,6 +24,7 @@ from serving.rank import CANDIDATES, Asked, Batch, Ranker, ranked, ranked_all
 from serving.shown import Shown
 from serving.wanted import Choice, Wanted, wanted_of
 from store.found import Trending
+from store.held import Held
 from store.reader import StoreReader
 from store.shared import Batched
 from streams.columns import F64, U64
@@ -91,7 +92,8 @@ class Recommender:
         """`random` decides which answers have a new item, and which one."""
         self.shown = Shown(reader, settings)
         """What the items look like."""
-        self._reader = reader
+        self.reader, self.settings = reader, settings
+        self._reader: StoreReader | Held = reader
         self._explored_share = settings.explore.share
         self._random = random or np.random.default_rng()
         self._ranker = Ranker(settings.rank)

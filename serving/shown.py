@@ -7,6 +7,7 @@ that an item's entry has changed. That is looked at twice a second: a change sho
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -38,39 +39,55 @@ def title_of(text: ItemText) -> str:
     return _title_decoder.decode(text.catalogue).title if text.catalogue else ""
 
 
+@dataclass(slots=True)
+class _Kept:
+    """By items' hashes."""
+
+    pieces: dict[int, bytes] = field(default_factory=dict)
+    category: dict[int, str | None] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self.pieces.clear()
+        self.category.clear()
+
+
 class Shown:
     """Keeps pieces and categories. Raises redis.RedisError."""
 
     def __init__(self, reader: StoreReader, settings: Settings) -> None:
         self._reader = reader
         self._attribute = settings.rank.category
-        self._pieces: dict[int, bytes] = {}
-        self._category: dict[int, str | None] = {}
+        self._kept = _Kept()
         self._counts: list[int] = []
         self._looked = Refreshed(self._look, _LOOK_SECONDS)
 
     async def pieces(self, items: Sequence[list[int]]) -> list[list[bytes | None]]:
         """Each list's pieces, None where nobody knows an item's (a hash's) name."""
         await self._prepare()
-        found = [list(map(self._pieces.get, some)) for some in items]
+        found = [list(map(self._kept.pieces.get, some)) for some in items]
         if any([None in some for some in found]):
             await self._read([item for some in items for item in some])
-            found = [list(map(self._pieces.get, some)) for some in items]
+            found = [list(map(self._kept.pieces.get, some)) for some in items]
         return found
+
+    def from_memory(self) -> Shown:
+        """What is kept here, without asking the store for more."""
+        return _Remembered(self._kept)
 
     async def categories(self, items: Collection[int]) -> set[str]:
         """Categories of items (hashes), where the catalogue knows them."""
         await self._prepare()
         await self._read(items)
-        return {one for item in items if (one := self._category.get(item)) is not None}
+        return {one for item in items if (one := self._kept.category.get(item)) is not None}
 
     async def _prepare(self) -> None:
         await self._looked.get()
-        if len(self._pieces) > _MOST_KEPT:
-            self._pieces, self._category = {}, {}
+        if len(self._kept.pieces) > _MOST_KEPT:
+            self._kept.clear()
 
     async def _read(self, items: Collection[int]) -> None:
-        missing = list({item for item in items if item not in self._pieces})
+        missing = list({item for item in items if item not in self._kept.pieces})
         while missing:
             counts = self._counts
             texts = await self._reader.texts(np.array(missing, np.uint64))
@@ -78,8 +95,8 @@ class Shown:
                 continue  # some of these may be from before the change
             for item, text in zip(missing, texts, strict=True):
                 if text.item_id:
-                    self._pieces[item] = _piece(text)
-                    self._category[item] = category_of(text.catalogue, self._attribute)
+                    self._kept.pieces[item] = _piece(text)
+                    self._kept.category[item] = category_of(text.catalogue, self._attribute)
             break
 
     async def _look(self) -> None:
@@ -88,11 +105,24 @@ class Shown:
         for before, now in zip(self._counts, changes, strict=False):
             if 0 <= now.count - before <= len(now.latest):
                 for item in now.latest[: now.count - before].tolist():
-                    self._pieces.pop(item, None)
-                    self._category.pop(item, None)
+                    self._kept.pieces.pop(item, None)
+                    self._kept.category.pop(item, None)
             else:  # more than the store names, or it has lost some
-                self._pieces, self._category = {}, {}
+                self._kept.clear()
         self._counts = [now.count for now in changes]
+
+
+class _Remembered(Shown):
+    """What another keeps."""
+
+    def __init__(self, kept: _Kept) -> None:
+        self._kept = kept
+
+    async def pieces(self, items: Sequence[list[int]]) -> list[list[bytes | None]]:
+        return [list(map(self._kept.pieces.get, some)) for some in items]
+
+    async def categories(self, items: Collection[int]) -> set[str]:
+        return {one for one in map(self._kept.category.get, items) if one is not None}
 
 
 def _piece(text: ItemText) -> bytes:

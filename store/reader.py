@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -29,6 +28,7 @@ from serving.model import Model
 from serving.rank import Knowledge
 from store.exposures import NewItems, read_new_items
 from store.found import Changes, ItemText, Trending
+from store.held import Held, HeldList
 from store.interner import Interner
 from store.keys import (
     BOUGHT,
@@ -60,17 +60,6 @@ _FAR_EXPONENT = 0.02
 _KEPT_LISTS = 50_000
 
 
-@dataclass(slots=True)
-class _Kept:
-    """A parsed list."""
-
-    until: float
-    """When it has to be read again."""
-    digest: int
-    """Of what it was parsed from."""
-    list: Neighbours
-
-
 class StoreReader:
     """Everything that answers are made of. Raises redis.RedisError as redis-py does."""
 
@@ -86,7 +75,7 @@ class StoreReader:
         self._rate = decay_rate(settings.fold.half_life_days)
         self._power, self._backward = settings.rank.count_power, settings.rank.backward
         self._list_seconds = settings.http.list_cache_ms / 1000
-        self._lists: dict[int, _Kept] = {}
+        self._lists: dict[int, HeldList] = {}
         self._names: dict[int, str] = {}
         self._category = settings.rank.category
         self._statistics = Statistics()
@@ -216,11 +205,28 @@ class StoreReader:
         fields: dict[bytes, bytes] = await self._redis.hgetall(self._keys.stats + b"t")  # type: ignore[assignment]
         return {name.decode(): int(value) for name, value in fields.items()}
 
+    def held(self) -> Held:
+        """What was read and is still held, at any time."""
+        return Held(
+            self.interner,
+            self._lists,
+            self._statistics,
+            self._known,
+            self._trending,
+            lambda: (self._moment or 0, RECENT * self._rate),
+        )
+
     def forget(self) -> None:
         """Read everything but names anew: where weeks pass in seconds, a second is long."""
         self._known.forget()
         self._lists.clear()
         self._statistics.forget()
+
+    async def ping(self) -> None:
+        """Raises when the store does not say what every answer needs."""
+        # Over the connection that answers are read through, which is made anew where it broke.
+        await self._wire.mget([self._keys.stats + b"t"])
+        await self._known.get()
 
     async def _read_counts(self, index: I64) -> None:
         """Read statistics of items, given by small ints, and keep them for a while."""
@@ -265,7 +271,7 @@ class StoreReader:
         if changed:
             parsed = self._parse([value for _, value in changed.values()])
             for (item, (digest, _)), one in zip(changed.items(), parsed, strict=True):
-                self._lists[item] = _Kept(until, digest, one)
+                self._lists[item] = HeldList(until, digest, one)
         return [self._lists[item].list for item in items]
 
     def _parse(self, values: list[bytes | None]) -> list[Neighbours]:

@@ -117,6 +117,11 @@ class Refreshed(Generic[T]):
         # One waiting request that is given up must not take the others' answer with it.
         return await asyncio.shield(self._reading)
 
+    @property
+    def last(self) -> T | None:
+        """The value that was read last, however old; None where none was, or it was forgotten."""
+        return None if self._kept is None else self._kept[1]
+
     def forget(self) -> None:
         """Read anew next time."""
         self._kept = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -333,6 +333,56 @@ class TestOutage:
         assert down.value.cause == "store_timeout"
         outage.close()
 
+    async def test_a_request_that_came_late_says_nothing_of_the_store(self) -> None:
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        async def fine() -> int:
+            return 1
+
+        now = asyncio.get_running_loop().time
+        outage = Outage(fine, 0.4)  # type: ignore[arg-type]
+        assert not outage.is_late(now())
+        assert not outage.is_late(now() - 0.2)
+        assert outage.is_late(now() - 0.35)
+        began = now()
+        with pytest.raises(StoreDown) as down:
+            await outage.ask_since(began - 0.25, hang)
+        assert down.value.cause == "late"
+        assert now() - began < 0.35
+        assert await outage.ask(fine) == 1
+        with pytest.raises(StoreDown) as down:
+            await outage.ask_since(now() - 0.1, hang)
+        assert down.value.cause == "store_timeout"
+        with pytest.raises(StoreDown):
+            await outage.ask(fine)
+        assert await eventually(lambda: _asked(outage, fine), lambda answer: answer == 1) == 1
+        outage.close()
+
+    async def test_a_store_that_is_slow_stays_down(self) -> None:
+        """A probe must be answered so quickly that several reads in a row are in time."""
+        pause = 0.15
+
+        async def ping() -> None:
+            await asyncio.sleep(pause)
+
+        async def slow() -> None:
+            await asyncio.sleep(1)
+
+        async def fine() -> int:
+            return 1
+
+        outage = Outage(ping, 0.2)
+        with pytest.raises(StoreDown):
+            await outage.ask(slow)
+        limit = asyncio.get_running_loop().time() + 1
+        while asyncio.get_running_loop().time() < limit:
+            assert await _asked(outage, fine) is None
+            await asyncio.sleep(0.01)
+        pause = 0
+        await eventually(lambda: _asked(outage, fine), lambda answer: answer == 1)
+        outage.close()
+
     async def test_other_errors_pass_and_change_nothing(self) -> None:
         async def wrong() -> None:
             raise KeyError("a bug")
@@ -344,6 +394,13 @@ class TestOutage:
         with pytest.raises(KeyError):
             await outage.ask(wrong)
         assert await outage.ask(fine) == 1
+
+
+async def _asked(outage: Outage, read: Callable[[], Awaitable[int]]) -> int | None:
+    try:
+        return await outage.ask(read)
+    except StoreDown:
+        return None
 
 
 async def test_a_publisher_refuses_what_would_block_the_loop() -> None:

@@ -1,0 +1,164 @@
+"""What is answered when the store does not answer in time: the ladder, from its second rung down.
+
+    1  the full answer, from what the store says within `redis.timeout_seconds`
+    2  the same ranking over what this process has read and still holds, however old: neighbour
+       lists, statistics, the learned ranking, titles. For a session that a request brings along,
+       and for similar items, where a list of any of the items is held
+    3  the last good list of what is trending, read every two seconds while the store answers
+    4  503, of a process that has not read anything yet
+
+Answers of rungs 2 and 3 say `"degraded": true` and are counted by cause in
+`headwater_degraded_total`: `store_unreachable`, `store_timeout` and `store_error` are the store's,
+`store_empty` means that it has lost everything and nothing of the log was counted again yet, and
+`late` are requests that waited here for too long, behind others that were slow. What is held is
+bounded as it is while the store answers (`store/reader.py`, `shown.py`); sessions of users are not
+among it, so what is known of a user is never shown longer than the store knows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+
+from processors.popularity import WINDOWS
+from serving import metrics
+from serving.outage import StoreDown
+from serving.recommend import Recommender, Relation, Scored
+from serving.wanted import Choice
+from streams.columns import U64
+
+__all__ = ["MOST", "Display", "Fallback", "Pieces", "displays"]
+
+MOST = 100
+"""Items in one answer, at most."""
+
+_ANYONE = "anyone"
+Pieces = dict[int, bytes]
+"""JSON of items up to the score, by their hashes."""
+
+
+@dataclass(slots=True)
+class Display:
+    """What was found, and what its items look like."""
+
+    found: Scored
+    pieces: list[bytes | None]
+    """Of each item; None where nobody knows its name."""
+    named: Pieces
+    """Those of the items that explain it, among others."""
+
+
+async def displays(recommender: Recommender, found: Sequence[Scored]) -> list[Display]:
+    """What answers look like, in order."""
+    items = [one.item.tolist() for one in found]
+    named = [why.item.tolist() for one in found for why in one.why or ()]
+    pieces = await recommender.shown.pieces(items + named)
+    names = _by_item(named, pieces[len(items) :])
+    return [Display(one, some, names) for one, some in zip(found, pieces, strict=False)]
+
+
+class _FromMemory(Recommender):
+    """Ranks, and shows, what was read for another and is still held, without asking the store."""
+
+    def __init__(self, of: Recommender) -> None:
+        super().__init__(of.reader, of.settings)
+        self._reader = self._held = of.reader.held()
+        self.shown = of.shown.from_memory()
+
+    def holds(self, items: U64) -> bool:
+        """Whether anything can be ranked after items (hashes)."""
+        return self._held.holds(items)
+
+
+class Fallback:
+    """Answers from what a recommender's reader holds, and from what was trending."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        self._recommender = recommender
+        self._memory = _FromMemory(recommender)
+        self._last_good: dict[str, tuple[Scored, Pieces]] = {}
+
+    async def remember(self) -> None:
+        """Read what everybody is shown on the third rung. Raises redis.RedisError."""
+        await self.keep(await self._recommender.best(Choice(MOST)))
+
+    async def keep(self, found: Scored, window: str = _ANYONE) -> None:
+        """Keep a list, if it is good: of a window, or for all who ask for no window."""
+        if not len(found.item):
+            return
+        items = found.item.tolist()
+        pieces = await self._recommender.shown.pieces([items])
+        self._last_good[window] = found, _by_item([items], pieces)
+
+    async def knows_better(self) -> bool:
+        """Whether something was read before, and the store now says that nothing was ever counted.
+        Raises redis.RedisError.
+        """
+        return bool(self._last_good) and not (await self._recommender.reader.knowledge()).events
+
+    async def recommend_all(self, choices: Sequence[Choice], down: StoreDown) -> list[Display]:
+        """In place of full answers to requests, in order. Raises `down` from the last rung."""
+        holds = [one.session is not None and self._memory.holds(one.session) for one in choices]
+        held = [one for one, there in zip(choices, holds, strict=True) if there]
+        ranked = iter(await self._ranked(held, down) if held else [])
+        return [
+            (next(ranked) if there else None) or self.trending(one.n, down, left_out=one.exclude)
+            for one, there in zip(choices, holds, strict=True)
+        ]
+
+    async def similar(self, item: int, n: int, relation: Relation, down: StoreDown) -> Display:
+        """In place of items similar to one (a hash). Raises `down` from the last rung."""
+        own = np.array([item], np.uint64)
+        # What is bought together is read for each answer: none of that is held.
+        if relation == "viewed" and self._memory.holds(own):
+            found = await self._memory.similar(item, MOST, relation)
+            (shown,) = await displays(self._memory, [found])
+            if (named := _named(shown, n)) is not None:
+                metrics.DEGRADED.labels(down.cause, "lists").inc()
+                return named
+        return self.trending(n, down, left_out=own)
+
+    def trending(
+        self, n: int, down: StoreDown, *, window: str = _ANYONE, left_out: U64 | None = None
+    ) -> Display:
+        """What was trending. Raises `down` where nothing was read yet."""
+        order = (window, _ANYONE, *WINDOWS)
+        good = next((self._last_good[k] for k in order if k in self._last_good), None)
+        if good is None:
+            raise down
+        metrics.DEGRADED.labels(down.cause, "trending").inc()
+        found, pieces = good
+        if left_out is not None:
+            keep = ~np.isin(found.item, left_out)
+            found = Scored(found.item[keep], found.score[keep])
+        some = Scored(found.item[:n], found.score[:n])
+        return Display(some, [pieces.get(item) for item in some.item.tolist()], pieces)
+
+    async def _ranked(self, choices: Sequence[Choice], down: StoreDown) -> list[Display | None]:
+        """Answers ranked from what is held; None where nothing of one has a name that is held."""
+        # All that can be had: names of some may not be held.
+        found = await self._memory.recommend_all([replace(one, n=MOST) for one in choices])
+        shown = await displays(self._memory, found)
+        named = [_named(one, choice.n) for one, choice in zip(shown, choices, strict=True)]
+        metrics.DEGRADED.labels(down.cause, "lists").inc(sum(one is not None for one in named))
+        return named
+
+
+def _named(shown: Display, n: int) -> Display | None:
+    """The first n items whose names are known; None where there are none."""
+    places = [place for place, piece in enumerate(shown.pieces) if piece][:n]
+    if not places:
+        return None
+    found = shown.found
+    why = None if found.why is None else tuple(found.why[place] for place in places)
+    some = Scored(found.item[places], found.score[places], why)
+    return Display(some, [shown.pieces[place] for place in places], shown.named)
+
+
+def _by_item(items: Sequence[list[int]], pieces: Sequence[list[bytes | None]]) -> Pieces:
+    """Those that have a piece."""
+    both = zip(chain.from_iterable(items), chain.from_iterable(pieces), strict=True)
+    return {item: piece for item, piece in both if piece}

@@ -1,0 +1,214 @@
+"""What is answered while Redis is frozen, dead, slow or empty: the ladder of `serving/fallback.py`,
+over the wire, and that all of it heals by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from commands.stack import Stack
+from config.services import Services
+from config.settings import load_settings
+from store.connect import connect
+from store.keys import Keys
+from tests.live import eventually, get, ids, post, shop
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SECONDS = 0.5
+"""Longest wait for Redis."""
+LITTLE = 0.5
+"""What an answer may take beside that, on a machine that does other things meanwhile."""
+SESSION = {"session": ["tea-1", "tea-2"], "n": 6}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(
+    services: Services, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
+    """A shop on a Redis of its own, which tests may break and must heal."""
+    home = tmp_path_factory.mktemp("fallback")
+    own = load_settings(
+        kafka={"bootstrap": services.kafka_bootstrap}, services={"data_dir": home / "own"}
+    )
+    with Services(own) as breakable:
+        async with shop(breakable, home / "home", redis={"timeout_seconds": SECONDS}) as stack:
+            yield stack
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def http(stack: Stack) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(
+        stack.http_url, connector=aiohttp.TCPConnector(limit=0)
+    ) as session:
+        # Everything that is to be held has been read once.
+        await _until_full(session)
+        assert _departments(await post(session, "/v1/recommendations", SESSION)) == {"tea"}
+        await get(session, "/v1/items/fish-1/similar?n=5")
+        assert ids(await get(session, "/v1/trending"))
+        yield session
+        await _until_full(session)
+
+
+async def _until_full(http: aiohttp.ClientSession) -> None:
+    """Until answers are full, and from then on all are."""
+    # A user's own session is read for each answer; a posted one's lists may be of a moment ago.
+    await eventually(lambda: get(http, "/v1/recommendations/u1"), _is_full)
+    for _ in range(20):
+        assert ids(await post(http, "/v1/recommendations", SESSION))
+        assert ids(await get(http, "/v1/recommendations/u1"))
+
+
+def _is_full(answer: dict[str, Any]) -> bool:
+    return answer["degraded"] is False and bool(answer["items"])
+
+
+def _departments(answer: dict[str, Any]) -> set[str]:
+    return {item["item_id"].split("-")[0] for item in answer["items"]}
+
+
+async def _timed(ask: Any) -> tuple[float, dict[str, Any]]:
+    started = time.monotonic()
+    answer = await ask
+    return time.monotonic() - started, answer
+
+
+async def _degraded(http: aiohttp.ClientSession) -> dict[str, float]:
+    """Answers so far that were not full, by labels."""
+    async with http.get("/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    found = [line.rsplit(" ", 1) for line in lines if line.startswith("headwater_degraded_total{")]
+    return {labels.partition("{")[2].rstrip("}"): float(count) for labels, count in found}
+
+
+async def _check_lower_rungs(http: aiohttp.ClientSession) -> None:
+    """What is held answers; where nothing is, what was trending does."""
+    asked = {**SESSION, "exclude": ["tea-3"], "exclude_seen": True, "explain": True}
+    answer = await post(http, "/v1/recommendations", asked)
+    assert answer["degraded"] is True
+    assert _departments(answer) == {"tea"}
+    assert len(answer["items"]) == 6
+    assert not {"tea-1", "tea-2", "tea-3"} & {item["item_id"] for item in answer["items"]}
+    for item in answer["items"]:
+        assert item["title"].startswith("Tea no. ")
+        assert item["explanation"]["contributions"]
+    similar = await get(http, "/v1/items/fish-1/similar?n=5")
+    assert similar["degraded"] is True
+    assert _departments(similar) == {"fish"}
+    assert len(similar["items"]) == 5
+    for path in ("/v1/recommendations/u1?n=7", "/v1/items/unknown/similar?n=7"):
+        answer = await get(http, path)
+        assert answer["degraded"] is True
+        assert len(answer["items"]) == 7
+        assert all(item["title"] for item in answer["items"])
+    nothing = await post(http, "/v1/recommendations", {"session": ["unknown"], "n": 3})
+    assert nothing["degraded"] is True
+    assert len(nothing["items"]) == 3
+
+
+async def test_a_frozen_redis(stack: Stack, http: aiohttp.ClientSession) -> None:
+    redis = stack.services.redis
+    assert redis is not None
+    before = await _degraded(http)
+    os.kill(redis.pid, signal.SIGSTOP)
+    try:
+        # All at once: none waits for another's deadline.
+        burst = [post(http, "/v1/recommendations", SESSION) for _ in range(100)]
+        burst += [get(http, f"/v1/recommendations/u{n % 40}") for n in range(100)]
+        answers = await asyncio.gather(*map(_timed, burst))
+        print(f"slowest of 200 at once: {max(seconds for seconds, _ in answers):.3f} s")
+        assert max(seconds for seconds, _ in answers) < SECONDS + 2 * LITTLE
+        assert all(answer["items"] for _, answer in answers)
+        # What a posted session needs may have been read a moment ago; a user's own is always read.
+        assert all(answer["degraded"] for _, answer in answers[100:])
+        started = time.monotonic()
+        await _check_lower_rungs(http)
+        # The store is known to be down: nobody waits for it any more.
+        assert time.monotonic() - started < LITTLE
+        assert await get(http, "/health/live") == {"live": True}
+        async with http.get("/health/ready") as answer:
+            assert answer.status == 503
+    finally:
+        os.kill(redis.pid, signal.SIGCONT)
+    await _until_full(http)
+    counted = await eventually(
+        lambda: _degraded(http), lambda now: sum(now.values()) >= sum(before.values()) + 105
+    )
+    for source in ("lists", "trending"):
+        labels = f'cause="store_timeout",source="{source}"'
+        assert counted[labels] > before.get(labels, 0)
+
+
+async def test_a_dead_redis_that_comes_back(stack: Stack, http: aiohttp.ClientSession) -> None:
+    redis = stack.services.redis
+    assert redis is not None
+    await asyncio.to_thread(redis.kill)
+    try:
+        async with http.get("/v1/users/u1") as answer:
+            assert answer.status == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+        await _check_lower_rungs(http)
+    finally:
+        await asyncio.to_thread(redis.start)
+    await _until_full(http)
+
+
+async def test_a_slow_redis_holds_nobody_up(stack: Stack, http: aiohttp.ClientSession) -> None:
+    """Each command waits for a script of 0.4 s, less than any deadline: an answer has several."""
+    client = connect(stack.settings)
+    busy = (
+        "local function now() local t = redis.call('TIME') return t[1] + t[2] / 1e6 end "
+        "local limit = now() + 0.4 while now() < limit do end"
+    )
+
+    async def keep_busy() -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                await client.eval(busy, 0)
+
+    blockers = [asyncio.create_task(keep_busy()) for _ in range(2)]
+    try:
+        asked = []
+        for n in range(150):
+            path = f"/v1/recommendations/u{n % 40}?n=5"
+            ask = get(http, path) if n % 2 else post(http, "/v1/recommendations", SESSION)
+            asked.append(asyncio.create_task(_timed(ask)))
+            await asyncio.sleep(0.02)  # the pace of those who ask
+        answers = await asyncio.gather(*asked)
+    finally:
+        for blocker in blockers:
+            blocker.cancel()
+        await asyncio.gather(*blockers, return_exceptions=True)
+        await client.aclose()
+    slowest = max(seconds for seconds, _ in answers)
+    degraded = sum(answer["degraded"] for _, answer in answers)
+    print(f"slowest of {len(answers)}: {slowest:.3f} s, {degraded} degraded")
+    assert slowest < SECONDS + LITTLE
+    assert all(answer["items"] for _, answer in answers)
+
+
+async def test_a_redis_that_lost_everything(stack: Stack, http: aiohttp.ClientSession) -> None:
+    await stack.stop_workers()
+    client = connect(stack.settings)
+    try:
+        pattern = Keys(stack.settings.store).pattern
+        await client.delete(*[key async for key in client.scan_iter(match=pattern)])
+        answer = await eventually(
+            lambda: get(http, "/v1/recommendations/u1?n=5"), lambda answer: answer["degraded"]
+        )
+        assert len(answer["items"]) == 5
+        for path in ("/v1/trending?n=5", "/v1/recommendations/nobody?n=5"):
+            assert len((await get(http, path))["items"]) == 5
+    finally:
+        await client.aclose()
+        stack.start_workers(1)
