@@ -25,7 +25,7 @@ from store.scripts import Scripts
 
 __all__ = ["Generation", "Generations", "begin_at", "first_generation"]
 
-State = Literal["building", "ready", "dropping"]
+State = Literal["loading", "building", "ready", "dropping"]
 _LIVE, _LAST = b"live", b"last"
 
 
@@ -34,7 +34,8 @@ class Generation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     number: int
     state: State
-    """`ready`: it has been live, or may be; `dropping`: its keys are being deleted."""
+    """`loading` from a snapshot, `building` from the log, `ready`: it was live, or may be,
+    `dropping`: its keys are being deleted."""
     created: int
     """Milliseconds since 1970."""
     origin: str
@@ -98,12 +99,16 @@ class Generations:
         return self._decode(live), made == 1
 
     async def create(
-        self, origin: str, settings: Overlay, starts: Mapping[str, Sequence[int]]
+        self,
+        origin: str,
+        settings: Overlay,
+        starts: Mapping[str, Sequence[int]],
+        state: State = "building",
     ) -> Generation:
-        """A new one, `building`, with the next number."""
+        """A new one, with the next number."""
         number = await self._redis.hincrby(self._key, _LAST.decode(), 1)
         begun = {topic: list(offsets) for topic, offsets in starts.items()}
-        made = Generation(number, "building", time.time_ns() // 1_000_000, origin, settings, begun)
+        made = Generation(number, state, time.time_ns() // 1_000_000, origin, settings, begun)
         await self._redis.hset(self._key, str(number), self._encoder.encode(made))
         return made
 

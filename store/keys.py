@@ -15,6 +15,7 @@ shard on Redis Cluster too:
     hw{1.u5}s<8 bytes>   a user's session vector                       (user shard 5)
     hw{1.g}t, o, h, m    totals; opportunities and hits of the repeat prior; the learned ranking
     hw{1.i3}w:<topic>:<partition>   last offset of the log that this shard contains
+    hw{1.i3}z            there while the shard is copied to a snapshot
     hw{1.u5}p:<topic>:<partition>   pass of the batch whose items were committed last
 
 The 8 bytes are the id's hash, little-endian.

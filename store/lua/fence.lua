@@ -15,6 +15,10 @@ for i = 1, 2 do
 end
 local parts = #offsets[2]
 local prefix = KEYS[parts + 1]
+-- Somebody copies the shard (`snapshot.py`): who commits has to wait and begin anew.
+if redis.call('EXISTS', prefix .. 'z') == 1 then
+  return redis.error_reply('HELD a snapshot of this shard is being taken')
+end
 local contained = redis.call('MGET', unpack(KEYS, 1, parts))
 local moves, continued = {}, true
 for i = 1, parts do
