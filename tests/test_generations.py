@@ -32,9 +32,11 @@ from store.writer import StoreWriter
 from streams.offsets import LogOffsets, read_origin
 from streams.producer import EventProducer
 from streams.topics import bootstrap_of
+from tests.chaos.checking import read_log
+from tests.chaos.traffic import make_events
 from tests.conftest import StackFactory
 from tests.oracle import Oracle
-from tests.test_recovery import make_events, read_log, send_slowly
+from tests.test_recovery import send_slowly
 from tests.test_store import assert_store_is
 
 SECONDS = 120.0
@@ -75,7 +77,8 @@ async def check(redis: Redis, settings: Settings, number: int, since: int = 0) -
     """Everything in a generation is what the log says, read from an offset of each partition on."""
     one = await Generations(redis, settings).get(number)
     own = one.overlaid(settings)
-    log = [click for click in await asyncio.to_thread(read_log, own) if click.offset >= since]
+    everything = (await asyncio.to_thread(read_log, own)).all()
+    log = [record for record in everything if record.offset >= since]
     await until_contained(redis, settings, one)
     await assert_store_is(Oracle(own).learn(log), redis, own, generation=number)
 
