@@ -156,7 +156,9 @@ class Stack:
             while time.monotonic() < limit:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with session.get(f"{self.http_url}/health/ready") as answer:
-                        if answer.status == 200:
+                        # What is behind the log answers, too, and catches up.
+                        told = await answer.json(content_type=None)
+                        if answer.status == 200 or told.get("cause") == "lag":
                             return
                         said = f"{answer.status} {(await answer.text())[:500]}"
                 await asyncio.sleep(0.05)

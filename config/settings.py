@@ -346,7 +346,9 @@ class HttpSettings(_Group):
         default=1_048_576, ge=1024, le=16_777_216, description="largest request body in bytes"
     )
     max_lag_seconds: float = Field(
-        default=60, gt=0, description="/health/ready fails when the workers are this far behind"
+        default=60,
+        gt=0,
+        description="/health/ready fails when the store is this far behind the log of events",
     )
 
 

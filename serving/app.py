@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import structlog
 from aiohttp import web
@@ -23,6 +23,7 @@ from serving import (
     routes_items,
     routes_recommendations,
 )
+from serving.backlog import Backlog
 from serving.bodies import BatchBody, Decoder, ItemBody, RecommendBody
 from serving.context import CONTEXT, Context
 from serving.exploration import Exposures
@@ -32,6 +33,7 @@ from serving.status import Status
 from serving.view import LiveView
 from store.connect import connect
 from store.generations import Generations
+from streams.ends import LogEnds
 from streams.producer import RecordProducer
 from streams.topics import bootstrap_of
 
@@ -82,18 +84,26 @@ async def _context(settings: Settings) -> AsyncIterator[Context]:
     live = LiveView(settings, Generations(redis, settings), outage, exposures)
     with contextlib.suppress(StoreDown):
         await live.look()
+    topic = settings.kafka.events_topic
+
+    async def contained(partitions: Sequence[int]) -> list[int]:
+        return await outage.ask(live.now.reader.contained, topic, partitions)
+
+    backlog = Backlog(LogEnds(bootstrap_of(settings), topic), contained)
     context = Context(
         settings=settings,
         live=live,
         outage=outage,
         publisher=publisher,
-        status=Status(),
+        backlog=backlog,
+        status=Status(backlog.seconds),
         recommend_body=Decoder(RecommendBody),
         batch_body=Decoder(BatchBody),
         item_body=Decoder(ItemBody),
     )
     tasks = [
         asyncio.create_task(context.status.run()),
+        asyncio.create_task(backlog.run()),
         asyncio.create_task(live.run()),
         asyncio.create_task(_remember(context)),
         asyncio.create_task(_flush_metrics()),

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from config.settings import Settings
 from serving.answers import Answers
+from serving.backlog import Backlog
 from serving.bodies import Decoder, ItemBody, RecommendBody
 from serving.outage import Outage
 from serving.publishing import Publisher
@@ -28,6 +29,7 @@ class Context:
     live: LiveView
     outage: Outage
     publisher: Publisher
+    backlog: Backlog
     status: Status
     recommend_body: Decoder[RecommendBody]
     batch_body: Decoder[list[RecommendBody]]

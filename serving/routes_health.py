@@ -22,25 +22,34 @@ async def live(_request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """The store answers and the workers are not too far behind, as far as their metrics tell."""
+    """The store answers, and it is not too far behind the log: see `backlog.py`.
+
+    While Kafka does not answer, what is known of the lag goes on to grow where something was
+    missing, and `log_seen_seconds` tells how long ago the log was seen last: requests can be
+    answered without Kafka. A server that has never seen the log claims nothing.
+    """
     context = request.app[CONTEXT]
-    lag = context.status.lag_seconds()
+    lag, unseen = context.backlog.seconds(), context.backlog.unseen()
     most = context.settings.http.max_lag_seconds
     retry = {"Retry-After": RETRY_SECONDS}
     try:
         totals = await context.outage.ask(context.reader.totals)
     except StoreDown as down:
         return problem(503, str(down), headers=retry, cause=down.cause)
-    if lag is not None and lag > most:
+    if lag is None:
+        said = "how far the store is behind the log is not known yet: is Kafka up?"
+        return problem(503, said, headers=retry, cause="lag_unknown")
+    if lag > most:
         return problem(
             503,
-            f"the workers are {lag:.0f} s behind, {most:.0f} s are allowed (http.max_lag_seconds)",
+            f"the store is {lag:.0f} s behind the log, {most:.0f} s are allowed "
+            "(http.max_lag_seconds): do workers run, and keep up?",
             headers=retry,
             cause="lag",
+            lag_seconds=lag,
         )
-    return json_response(
-        orjson.dumps({"ready": True, "lag_seconds": lag, "events": totals.get("events", 0)})
-    )
+    told = {"lag_seconds": lag, "log_seen_seconds": unseen, "events": totals.get("events", 0)}
+    return json_response(orjson.dumps({"ready": True, **told}))
 
 
 async def scrape(request: web.Request) -> web.Response:

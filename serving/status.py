@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -31,15 +31,6 @@ _SPARK = 60
 _RATE_SECONDS = 5
 _FRESH_SECONDS = 30
 
-_PASSED = {
-    "headwater_events_applied_total",
-    "headwater_events_duplicate_total",
-    "headwater_events_rejected_total",
-    "headwater_tombstones_applied_total",
-    "headwater_recommendations_applied_total",
-}
-"""Counters that together say how many records the workers have passed."""
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -48,7 +39,6 @@ class Sample:
     at: float
     """time.monotonic()."""
     applied: float = 0
-    passed: float = 0
     lag: float | None = None
     """Records behind the log's end; None where no worker tells."""
     visible: tuple[tuple[float, float], ...] = ()
@@ -60,15 +50,13 @@ class Sample:
 
 def sample_of(collected: Iterable[Metric], at: float) -> Sample:
     """What matters here of all metrics."""
-    applied = passed = predictions = 0.0
+    applied = predictions = 0.0
     hits, reciprocal = (dict.fromkeys(RANKINGS, 0.0) for _ in range(2))
     lag: float | None = None
     served = "rule"
     visible: dict[float, float] = {}
     for metric in collected:
         for sample in metric.samples:
-            if sample.name in _PASSED:
-                passed += sample.value
             match sample.name:
                 case "headwater_events_applied_total":
                     applied += sample.value
@@ -88,7 +76,6 @@ def sample_of(collected: Iterable[Metric], at: float) -> Sample:
     return Sample(
         at,
         applied,
-        passed,
         lag,
         tuple(sorted(visible.items())),
         Counted(predictions, tuple(hits.values()), tuple(reciprocal.values())),
@@ -118,7 +105,9 @@ def quantile(buckets: Sequence[tuple[float, float]], share: float) -> float | No
 class Status:
     """Samples once a second; everybody who watches gets the same answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, lag_seconds: Callable[[], float | None]) -> None:
+        """`lag_seconds` tells how far the store is behind the log (`backlog.py`)."""
+        self._lag_seconds = lag_seconds
         self._samples: deque[Sample] = deque(maxlen=_HISTORY + 1)
         self._minutes = Minutes()
         self._evaluation: dict[str, Evaluation] = dict.fromkeys(
@@ -157,20 +146,6 @@ class Status:
         """
         return self._evaluation
 
-    def lag_seconds(self) -> float | None:
-        """How old the log's end was when it stood where the workers are now.
-
-        None where no worker tells. At most the seconds that are remembered: further back is given
-        as the oldest sample's age.
-        """
-        if not self._samples or self._samples[-1].lag is None:
-            return None
-        now = self._samples[-1]
-        for sample in reversed(self._samples):
-            if sample.lag is not None and sample.passed + sample.lag <= now.passed:
-                return now.at - sample.at
-        return now.at - self._samples[0].at
-
     def add(self, sample: Sample) -> None:
         """Take one sample in and compute what is shown."""
         self._samples.append(sample)
@@ -192,7 +167,7 @@ class Status:
             "visible_p50_ms": None if p50 is None else p50 * 1000,
             "visible_p99_ms": None if p99 is None else p99 * 1000,
             "lag_records": sample.lag,
-            "lag_seconds": self.lag_seconds(),
+            "lag_seconds": self._lag_seconds(),
             "hit_rate": newest.hit_rate,
             "mrr": newest.mrr,
             "served": sample.served,

@@ -24,6 +24,7 @@ __all__ = [
     "mark_keys",
     "marks_of",
     "read_item_marks",
+    "whole_marks",
 ]
 
 _REFUSED = 0
@@ -66,6 +67,12 @@ def fenced(
 def marks_of(values: Sequence[bytes | None]) -> I64:
     """Marks as they stand under `Keys.mark`; -1 for none."""
     return np.array([int(value) if value else -1 for value in values], np.int64)
+
+
+def whole_marks(keys: Keys, topic: str, partitions: Sequence[int]) -> list[bytes]:
+    """Where all shards keep the marks of partitions: those of one behind those of another."""
+    prefixes = [*keys.items, *keys.users, keys.stats]
+    return [keys.mark(prefix, topic, one) for one in partitions for prefix in prefixes]
 
 
 async def read_item_marks(redis: Redis, keys: Keys, topic: str, partition: int) -> I64:

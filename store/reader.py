@@ -26,6 +26,7 @@ from processors.session import SessionTable
 from serving.candidates import NOTHING, Neighbours, Popularity
 from serving.model import Model
 from serving.rank import Knowledge
+from store.commit import marks_of, whole_marks
 from store.exposures import NewItems, read_new_items
 from store.found import Changes, ItemText, Trending
 from store.held import Held, HeldList
@@ -221,6 +222,12 @@ class StoreReader:
         self._known.forget()
         self._lists.clear()
         self._statistics.forget()
+
+    async def contained(self, topic: str, partitions: Sequence[int]) -> list[int]:
+        """The last offset of each partition that every shard contains; -1 for none of it."""
+        found = await self._wire.mget(whole_marks(self._keys, topic, partitions))
+        marks = marks_of(found).reshape(len(partitions), -1)
+        return [int(some.min()) for some in marks]
 
     async def ping(self) -> None:
         """Raises when the store does not say what every answer needs."""

@@ -145,7 +145,7 @@ class TestQuantile:
 def _sample(
     at: float, applied: float = 0, lag: float | None = 0, counted: Counted | None = None
 ) -> Sample:
-    return Sample(at, applied, passed=applied, lag=lag, counted=counted or Counted())
+    return Sample(at, applied, lag=lag, counted=counted or Counted())
 
 
 def _counted(predictions: float, rule: float, learned: float, served: float) -> Counted:
@@ -157,18 +157,14 @@ def _counted(predictions: float, rule: float, learned: float, served: float) -> 
 class TestStatus:
     def test_reads_the_metrics_of_all_processes(self) -> None:
         applied = CounterMetricFamily("headwater_events_applied", "", value=7)
-        rejected = CounterMetricFamily("headwater_events_rejected", "", labels=["reason"])
-        rejected.add_metric(["a"], 2)
-        rejected.add_metric(["b"], 1)
         lag = GaugeMetricFamily("headwater_consumer_lag_records", "", labels=["topic", "partition"])
         lag.add_metric(["events", "0"], 3)
         lag.add_metric(["events", "1"], 4)
         seen = HistogramMetricFamily(
             "headwater_event_visible_seconds", "", [("0.1", 5), ("+Inf", 7)], sum_value=1
         )
-        found = sample_of([applied, rejected, lag, seen], 12.0)
+        found = sample_of([applied, lag, seen], 12.0)
         assert found.applied == 7
-        assert found.passed == 10
         assert found.lag == 7
         assert found.visible == ((0.1, 5.0), (math.inf, 7.0))
         assert found.served == "rule"
@@ -194,7 +190,7 @@ class TestStatus:
         assert sample_of(metrics.collect(), 4.0).served == "rule"
 
     def test_rates_are_those_of_the_latest_seconds(self) -> None:
-        status = Status()
+        status = Status(lambda: 3.5)
         for second in range(20):
             status.add(_sample(100 + second, applied=10_000 + 50.0 * second))
         assert status.latest["events_per_second"] == pytest.approx(50)
@@ -205,7 +201,7 @@ class TestStatus:
 
     def test_each_window_has_its_own_predictions(self) -> None:
         """A prediction each second; the rule hits in the first hour, the learned one after it."""
-        status = Status()
+        status = Status(lambda: 3.5)
         hour = 3600
         for second in range(0, 30 * hour + 1, 10):
             rule, learned = min(second, hour), max(0, second - hour)
@@ -243,7 +239,7 @@ class TestStatus:
         }
 
     def test_a_window_without_predictions_has_no_rates(self) -> None:
-        status = Status()
+        status = Status(lambda: 3.5)
         nothing = Shares(None, None)
         assert status.evaluation()["1h"].rankings["rule"] == nothing
         # What was predicted before this server started is not told apart by time.
@@ -262,21 +258,8 @@ class TestStatus:
         assert 'headwater_mrr{ranking="rule",window="24h"} 0.125\n' in text
         assert 'headwater_mrr{ranking="learned",window="24h"} 0.0\n' in text
 
-    def test_lag_is_how_old_the_logs_end_was_where_the_workers_are(self) -> None:
-        status = Status()
-        assert status.lag_seconds() is None
-        for second in range(100):  # 100 events/s come in; workers pass 40/s
-            passed, end = 40.0 * second, 100.0 * second
-            status.add(_sample(second, applied=passed, lag=end - passed))
-        # They stand at 3,960, where the log's end was 60 s ago (at 39.6 s, so the sample of 39).
-        assert status.lag_seconds() == pytest.approx(60)
-        status.add(_sample(100, applied=10_000, lag=0))
-        assert status.lag_seconds() == 0
-        status.add(_sample(101, applied=10_000, lag=None))
-        assert status.lag_seconds() is None
-
     async def test_everybody_who_watches_gets_the_same(self) -> None:
-        status = Status()
+        status = Status(lambda: 3.5)
         running = asyncio.create_task(status.run())
         try:
             first, second = await asyncio.gather(status.next(), status.next())
@@ -284,6 +267,7 @@ class TestStatus:
             running.cancel()
         assert first is second
         assert first["history"] == []
+        assert first["lag_seconds"] == 3.5
 
 
 class TestOutage:
