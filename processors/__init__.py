@@ -1,6 +1,7 @@
 """What is learned: pure folds from columns to increments, and the agents that call them.
 
-`session.py` (and `late.py`, for what comes out of order) places events in sessions;
+`session.py` (and `late.py`, for what comes out of order, `lives.py`, for users who are forgotten)
+places events in sessions;
 `cooccurrence.py`, `repeats.py` and `popularity.py` say what each event adds; `fold.py` puts them
 together for one batch. `apply.py` takes a batch from decoding to its exact commit, and
 `compaction.py` cuts what has grown; on the way, `learner.py` predicts a sample of its events and
