@@ -18,4 +18,4 @@ async def let_lead(redis: Redis, settings: Settings, *, learned: bool) -> None:
     untaught model, for what it computes takes the same time.
     """
     taught = Taught(standing=Standing(leads=learned))
-    await redis.set(Keys(settings.store).stats + b"m", pack_taught(taught))
+    await redis.set(Keys(settings.store).taught, pack_taught(taught))

@@ -64,7 +64,7 @@ async def build(
     """
     offsets = await asyncio.to_thread(LogOffsets, settings)
     generations = Generations(redis, settings)
-    await begin_at(redis, settings, one)
+    await begin_at(redis, settings, one, like=await generations.live())
     home = settings.services.data_dir.expanduser().absolute()
     supervisor = Supervisor(home / "logs")
     try:

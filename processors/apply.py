@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -92,8 +92,11 @@ class EventApplier:
         writer: StoreWriter,
         dead: DeadLetters,
         learner: Learning | None = None,
+        forget_elsewhere: Callable[[U64], Awaitable[None]] | None = None,
     ) -> None:
+        """`forget_elsewhere` is told of users (hashes) before a batch forgets them."""
         self._writer = writer
+        self._forget_elsewhere = forget_elsewhere
         self._dead = dead
         self._learner = learner
         self._event_rules = EventRules(settings.events)
@@ -182,6 +185,8 @@ class EventApplier:
             from_part = _places([len(part.decoded.tombstones) for part in parts])
             new = tombstones.offset > known[from_part, writer.shard_of(tombstones.user)]
             tombstones = tombstones.take(new, lacking)
+            if self._forget_elsewhere is not None:
+                await self._forget_elsewhere(tombstones.user)
         if not lacking.all():
             events, of_part = events.take(lacking), of_part[lacking]
         users = np.sort(distinct(np.concatenate([events.user, tombstones.user])))

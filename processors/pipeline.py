@@ -22,7 +22,7 @@ from processors.learner import Learner
 from serving.recommend import Recommender
 from store.connect import connect
 from store.exposures import ExposureWriter
-from store.forget import UserSweep
+from store.forget import KeptGenerations, UserSweep
 from store.generations import Generation
 from store.reader import StoreReader
 from store.writer import StoreWriter
@@ -47,8 +47,12 @@ class Pipeline:
         dead: DeadLetters,
         applied: Applied,
         failed: Callable[[BaseException], None],
+        *,
+        builds: bool,
     ) -> None:
-        """An error that a batch cannot be applied after goes to `failed`. Raises SettingsError."""
+        """An error that a batch cannot be applied after goes to `failed`; `builds` where the
+        generation is not the live one. Raises SettingsError.
+        """
         if other := differences(settings, generation.settings):
             log.warning(
                 "a generation keeps what it was begun with; replay builds one with other settings",
@@ -62,7 +66,8 @@ class Pipeline:
         self._sweep = UserSweep(self._redis, own)
         self._reader = StoreReader(self._redis, own, generation.number)
         learner = Learner(Recommender(self._reader, own), self._reader, own, own.learn.per_second)
-        self._events = EventApplier(own, writer, dead, learner)
+        kept = None if builds else KeptGenerations(self._redis, settings).forget
+        self._events = EventApplier(own, writer, dead, learner, kept)
         kafka = own.kafka
         self._others: dict[str, CatalogueApplier | ExposureApplier] = {
             kafka.items_topic: CatalogueApplier(writer, dead),

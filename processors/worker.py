@@ -84,7 +84,7 @@ def make_app(settings: Settings, generation: Generation, *, builds: bool) -> fau
             else:
                 app.consumer.applied(batch.topic, batch.partition, result)
 
-        made = Pipeline(settings, one, dead, applied, failed)
+        made = Pipeline(settings, one, dead, applied, failed, builds=builds)
         return made
 
     current = pipeline_of(generation)

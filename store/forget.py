@@ -1,7 +1,12 @@
-"""Users are forgotten `store.user_days` after their last event was written.
+"""Users are forgotten `store.user_days` after their last event was written, and when they ask.
 
 Vectors carry the day of writing and are looked through little by little. Redis could expire them by
 itself, but only where each is set by a command of its own: twice the price of every commit.
+
+Who asks for it has a tombstone in the log, at which the commits of the live generation forget them.
+Generations that are kept as they are come to that only if they are made the live one again, so
+users are taken out of them at once. What such a user did between the offset of a kept generation
+and the tombstone is then counted, if it ever is, as by somebody who was not known before.
 """
 
 from __future__ import annotations
@@ -12,10 +17,12 @@ import time
 from redis.asyncio import Redis
 
 from config.settings import Settings
+from store.generations import Generations
 from store.keys import SESSION, Keys
 from store.scripts import Call, Scripts
+from streams.columns import U64
 
-__all__ = ["UserSweep", "this_day"]
+__all__ = ["KeptGenerations", "UserSweep", "this_day"]
 
 _KEYS_A_STEP = 1000
 
@@ -54,3 +61,21 @@ class UserSweep:
         calls: list[Call] = [("forget", s, [this_day(), self._days]) for s in shards.values()]
         await self._scripts.call(calls)
         return self._cursor == 0
+
+
+class KeptGenerations:
+    """Those that nobody counts into."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        self._settings = settings
+        self._generations = Generations(redis, settings)
+
+    async def forget(self, users: U64) -> None:
+        """Take users (hashes) out of all of them. Raises redis.RedisError."""
+        found, live = await self._generations.read()
+        for one in found:
+            # One that is being built finds the tombstone in the log, in its place.
+            if one != live and one.state == "ready":
+                keys = Keys(one.overlaid(self._settings).store, one.number)
+                await self._redis.unlink(*keys.sessions(users))

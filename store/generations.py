@@ -67,9 +67,17 @@ class Generations:
         self._encoder = msgspec.json.Encoder(order="deterministic")
         self._decoder = msgspec.json.Decoder(Generation)
 
+    async def read(self) -> tuple[list[Generation], Generation | None]:
+        """All of them, by their numbers, and the live one."""
+        fields: dict[bytes, bytes] = await self._redis.hgetall(self._key)  # type: ignore[assignment]
+        live = fields.get(_LIVE)
+        records = [fields[name] for name in fields if name not in (_LIVE, _LAST)]
+        found = sorted((self._decode(one) for one in records), key=lambda one: one.number)
+        return found, next((one for one in found if live == b"%d" % one.number), None)
+
     async def live(self) -> Generation | None:
         """The one that answers come from; None where nothing is yet."""
-        _, live = await self._read()
+        _, live = await self.read()
         return live
 
     async def live_or_first(self, settings: Settings) -> Generation:
@@ -78,7 +86,7 @@ class Generations:
 
     async def all(self) -> list[Generation]:
         """Those that there are, by their numbers."""
-        found, _ = await self._read()
+        found, _ = await self.read()
         return found
 
     async def get(self, number: int) -> Generation:
@@ -141,13 +149,6 @@ class Generations:
             )
         return after
 
-    async def _read(self) -> tuple[list[Generation], Generation | None]:
-        fields: dict[bytes, bytes] = await self._redis.hgetall(self._key)  # type: ignore[assignment]
-        live = fields.get(_LIVE)
-        records = [fields[name] for name in fields if name not in (_LIVE, _LAST)]
-        found = sorted((self._decode(one) for one in records), key=lambda one: one.number)
-        return found, next((one for one in found if live == b"%d" % one.number), None)
-
     def _decode(self, record: Any) -> Generation:
         try:
             return self._decoder.decode(record)
@@ -158,12 +159,21 @@ class Generations:
             ) from None
 
 
-async def begin_at(redis: Redis, settings: Settings, one: Generation) -> None:
-    """Have the shards of a generation take the log up from its starts, unless they have begun.
+async def begin_at(
+    redis: Redis, settings: Settings, one: Generation, like: Generation | None = None
+) -> None:
+    """Have the shards of a generation take the log up from its starts, and learn on from what
+    another one (`like`) has learned, unless they have begun.
 
     Raises redis.RedisError.
     """
     keys = Keys(one.overlaid(settings).store, one.number)
+    if like is not None:
+        learned: bytes | None = await redis.get(  # type: ignore[assignment]
+            Keys(like.overlaid(settings).store, like.number).taught
+        )
+        if learned is not None:
+            await redis.set(keys.taught, learned, nx=True)
     pipeline = redis.pipeline(transaction=False)
     for topic, offsets in one.starts.items():
         # Users and totals know of events alone.

@@ -85,6 +85,11 @@ class Keys:
         """Matches every key of the namespace, of whichever generation."""
 
     @property
+    def taught(self) -> bytes:
+        """Key of the learned ranking."""
+        return self.stats + b"m"
+
+    @property
     def prefixes(self) -> list[bytes]:
         """Of all shards: user shards first, which never run ahead of the others."""
         return [*self.users, *self.items, self.stats]

@@ -144,7 +144,7 @@ class StoreReader:
 
     async def taught(self) -> bytes | None:
         """The learned ranking as it lies in Redis (`store/taught.py`)."""
-        found = await self._wire.mget([self._keys.stats + b"m"])
+        found = await self._wire.mget([self._keys.taught])
         return found[0]
 
     async def texts(self, items: U64) -> list[ItemText]:
@@ -305,7 +305,7 @@ class StoreReader:
         pipeline = self._redis.pipeline(transaction=False)
         for letter in (b"t", b"o", b"h"):
             pipeline.hgetall(prefix + letter)
-        pipeline.get(prefix + b"m")
+        pipeline.get(self._keys.taught)
         totals, *cells, value = await pipeline.execute()
         opportunities, hits = (_cells(found) for found in cells)
         latest = int(totals.get(b"latest", 0))

@@ -178,7 +178,7 @@ class Ledger:
 
     def __init__(self, redis: Redis, settings: Settings, turns: Turns, random: Random) -> None:
         self._redis, self._turns, self._random = redis, turns, random
-        self._key = Keys(settings.store).stats + b"m"
+        self._key = Keys(settings.store).taught
         self._open = False
 
     async def lesson(self, folded: Folded) -> Lesson | None:
@@ -348,7 +348,7 @@ class Model:
 
     async def _compare_lessons(self, clicks: list[Click]) -> None:
         """No event was learned from twice; and some were."""
-        ledger: Any = await self.redis.get(Keys(self.settings.store).stats + b"m") or b""
+        ledger: Any = await self.redis.get(Keys(self.settings.store).taught) or b""
         learned = list(struct.iter_unpack("<QQ", ledger[8:]))
         self.counts["learned"] += len(learned)
         assert len(learned) == len(set(learned)), "an event was learned from twice"

@@ -29,6 +29,8 @@ from store.connect import connect
 from store.generations import Generation, Generations, begin_at, first_generation
 from store.keys import Keys
 from store.writer import StoreWriter
+from streams.columns import hash_names
+from streams.event import Event
 from streams.offsets import LogOffsets, read_origin
 from streams.producer import EventProducer
 from streams.topics import bootstrap_of
@@ -40,6 +42,7 @@ from tests.test_recovery import send_slowly
 from tests.test_store import assert_store_is
 
 SECONDS = 120.0
+GONE = "forgotten"
 QUIET: dict[str, Any] = {"share": 0, "first_events": 0}
 """Nothing is learned: what generations count is compared, and chance is in what they learn from."""
 
@@ -143,7 +146,9 @@ async def test_replayed_switched_back_compared_and_dropped(stack_factory: StackF
         settings = stack.settings
         redis = connect(settings)
         try:
-            await send_slowly(settings, make_events(rng, 10_000, int(time.time() * 1000)), 0.5)
+            events = make_events(rng, 10_000, int(time.time() * 1000))
+            gone = Event(GONE, "item-1", "view", events[-1].timestamp)
+            await send_slowly(settings, [*events, gone], 0.5)
             async with asking(stack.http_url, 400) as codes, sending(settings, seed + 1):
                 built = await run(
                     settings,
@@ -161,6 +166,7 @@ async def test_replayed_switched_back_compared_and_dropped(stack_factory: StackF
             states = {one["generation"]: one["state"] for one in found["generations"]}
             assert states == {1: "ready", 2: "live"}
             await check(redis, settings, 2)
+            await _forget(stack, redis)
 
             compared = await run(settings, "generations", "compare", "1", "2")
             assert compared["items"]["looked_at"] > 0
@@ -333,7 +339,13 @@ async def test_shards_begin_where_a_generation_does(settings: Settings, redis: R
     assert (await writer.read_marks(events, 1)).lowest == -1
     assert (await writer.read_catalogue_marks(items, 0)).tolist() == [3, 3, 3]
     await redis.set(Keys(one.overlaid(settings).store, 5).items[0] + b"w:%b:0" % events.encode(), 9)
-    await begin_at(redis, settings, one)  # again, after an interruption
+    # Again, after an interruption, when the live one has learned something.
+    live = first_generation(settings)
+    await redis.set(Keys(settings.store, live.number).taught, b"learned")
+    await begin_at(redis, settings, one, like=live)
+    await redis.set(Keys(settings.store, live.number).taught, b"more")
+    await begin_at(redis, settings, one, like=live)
+    assert await redis.get(Keys(one.overlaid(settings).store, 5).taught) == b"learned"
     assert (await writer.read_marks(events, 0)).items.tolist() == [9, 6, 6]
 
 
@@ -375,6 +387,22 @@ def test_a_value_that_is_out_of_range_is_named(text: str) -> None:
 def test_an_origin_that_is_none_is_named(text: str) -> None:
     with pytest.raises(SettingsError, match=r"RFC 3339"):
         read_origin(text)
+
+
+async def _forget(stack: Stack, redis: Redis) -> None:
+    """Who is forgotten is not known to the generation that is kept either."""
+    own = (await Generations(redis, stack.settings).get(1)).overlaid(stack.settings)
+    key = Keys(own.store, 1).sessions(hash_names([GONE.encode()]))[0]
+    assert await redis.exists(key)
+    async with (
+        aiohttp.ClientSession(stack.http_url) as http,
+        http.delete(f"/v1/users/{GONE}") as answer,
+    ):
+        assert answer.status == 202
+    limit = time.monotonic() + SECONDS
+    while await redis.exists(key):
+        assert time.monotonic() < limit
+        await asyncio.sleep(0.02)
 
 
 def _of(settings: Settings, number: int) -> Keys:
