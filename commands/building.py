@@ -24,12 +24,15 @@ from store.commit import read_item_marks
 from store.generations import Generation, Generations, begin_at
 from store.keys import Keys
 from store.writer import StoreWriter
+from streams.ends import LogEnds
 from streams.offsets import LogOffsets, Offsets
+from streams.topics import bootstrap_of
 
 __all__ = ["Built", "build"]
 
 _TICK_SECONDS = 0.25
 _RATE_SECONDS = 5.0
+_STILL_SECONDS = 2.0
 _LEAST_SECONDS = 1e-3
 
 
@@ -121,6 +124,9 @@ class _Watch:
         self._generations = Generations(redis, settings)
         self._events = own.kafka.events_topic
         self._offsets = offsets
+        self._log_ends = LogEnds(bootstrap_of(settings), self._events)
+        self._empty: dict[int, int] = {}
+        """Up to where there is nothing more to count in a partition, by what was looked at."""
         self._bar = bar
 
     async def until_caught_up(self) -> Built:
@@ -128,10 +134,13 @@ class _Watch:
         task: TaskID | None = None
         first = begun = None
         recent: list[tuple[float, int]] = []
+        now = time.monotonic()
         while True:
             asked = time.monotonic()
             ends = await asyncio.to_thread(self._offsets.ends)
             next_offsets = await self._next(ends)
+            if recent and now - recent[0][0] > _STILL_SECONDS and recent[0][1] == recent[-1][1]:
+                await self._look(next_offsets[self._events], ends[self._events])
             now = time.monotonic()
             if (await self._generations.get(self._one.number)).state == "dropping":
                 raise StoreError(f"generation {self._one.number} is being dropped meanwhile")
@@ -158,17 +167,26 @@ class _Watch:
         """The offset from which each partition is still to be counted."""
         found: Offsets = {}
         for topic, partitions in topics.items():
+            begin = self._one.starts.get(topic, [])
             found[topic] = []
             for partition in range(len(partitions)):
+                start = begin[partition] if partition < len(begin) else 0
                 if topic == self._events:
                     last = (await self._writer.read_marks(topic, partition)).lowest
+                    start = max(start, self._empty.get(partition, 0))
                 else:
                     marks = await read_item_marks(self._redis, self._keys, topic, partition)
                     last = int(marks.min())
-                begin = self._one.starts.get(topic, [])
-                start = begin[partition] if partition < len(begin) else 0
                 found[topic].append(max(last + 1, start))
         return found
+
+    async def _look(self, next_offsets: list[int], ends: list[int]) -> None:
+        """Where nothing moves, there may be nothing but markers of transactions."""
+        asked = {
+            p: at for p, (at, end) in enumerate(zip(next_offsets, ends, strict=True)) if at < end
+        }
+        times = await asyncio.to_thread(self._log_ends.first_at, asked) if asked else {}
+        self._empty.update({p: ends[p] for p in asked if p not in times})
 
 
 def _note(recent: list[tuple[float, int]], missing: int) -> str:

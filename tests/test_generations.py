@@ -16,8 +16,10 @@ from random import Random
 from typing import Any
 
 import aiohttp
+import msgspec
 import orjson
 import pytest
+from confluent_kafka import Producer
 from redis.asyncio import Redis
 
 from commands.stack import Stack, child_environment
@@ -248,6 +250,12 @@ async def test_replay_begins_where_it_is_told(stack_factory: StackFactory) -> No
             everything = await run(settings, "replay", "--from", "2001-01-01T00:00:00+02:00")
             assert everything["events"] == sum(ends)
             await check(redis, settings, everything["generation"])
+            # Behind the last event of a partition there is a marker now, which nobody reads.
+            await asyncio.to_thread(_send_in_a_transaction, settings)
+            one_more = await run(settings, "replay")
+            found = (await run(settings, "generations", "list"))["generations"]
+            events = {one["generation"]: one["events"] for one in found}
+            assert events[one_more["generation"]] == events[everything["generation"]] + 1
         finally:
             await redis.aclose()
 
@@ -387,6 +395,18 @@ def test_a_value_that_is_out_of_range_is_named(text: str) -> None:
 def test_an_origin_that_is_none_is_named(text: str) -> None:
     with pytest.raises(SettingsError, match=r"RFC 3339"):
         read_origin(text)
+
+
+def _send_in_a_transaction(settings: Settings) -> None:
+    producer = Producer(
+        {"bootstrap.servers": bootstrap_of(settings), "transactional.id": secrets.token_hex(4)}
+    )
+    producer.init_transactions(SECONDS)
+    producer.begin_transaction()
+    event = Event("user-1", "item-1", "view", time.time_ns() // 1_000_000)
+    topic = settings.kafka.events_topic
+    producer.produce(topic, msgspec.json.encode(event), event.user_id)
+    producer.commit_transaction(SECONDS)
 
 
 async def _forget(stack: Stack, redis: Redis) -> None:
