@@ -105,6 +105,12 @@ class Daemon(ABC):
         """Whether the process that was started last is still there."""
         return self._child is not None and self._child.poll() is None
 
+    def reserve_ports(self) -> dict[str, int]:
+        """Choose the ports that the next start takes, for others who must know them before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._choose_ports()
+        return self.ports
+
     def start(self) -> None:
         """Start and wait until it answers. Raises ServiceError with the end of its log."""
         if self.running:

@@ -69,15 +69,17 @@ class KafkaServer(Daemon):
         cancelled: threading.Event | None = None,
         properties: Mapping[str, object] | None = None,
         advertised: Mapping[str, int] | None = None,
+        cluster: str | None = None,
     ) -> None:
         """`properties` replace those above. `advertised` adds listeners by name, with the ports
         that clients of each are sent to: those of proxies, which reach the listener itself at
-        `ports[name]`.
+        `ports[name]`. `cluster` is an id of 22 characters that several brokers share.
         """
         super().__init__(folder, cancelled)
         self._cache = cache_root(cache_dir)
         self._heap_mb = heap_mb
-        self._properties = dict(properties or {})
+        self._properties = {} if properties is None else properties
+        self._cluster = cluster
         self._advertised = dict(advertised or {})
         self.port_names = ("broker", "controller", *self._advertised)
 
@@ -124,8 +126,10 @@ class KafkaServer(Daemon):
 
     def _format(self, command: Sequence[str], properties: Path) -> None:
         # A folder that a killed first start left half-formatted: the tool then adds what lacks.
-        cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
-        cluster = cluster.replace("-", "A")  # an argument must not look like an option
+        cluster = self._cluster
+        if cluster is None:
+            cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+            cluster = cluster.replace("-", "A")  # an argument must not look like an option
         tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted"]
         done = subprocess.run(
             [*command, *tool, "-t", cluster, "-c", str(properties)],

@@ -10,15 +10,18 @@ import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from config.daemon import HOST, Daemon
 from config.errors import ServiceError
+from config.redis_address import SentinelAddress, sentinel_address
 
-__all__ = ["RedisServer", "redis_process"]
+__all__ = ["RedisServer", "find_redis", "primary_of", "redis_process"]
 
 
 class RedisServer(Daemon):
@@ -46,7 +49,7 @@ class RedisServer(Daemon):
     def _prepare(self) -> tuple[Sequence[str], Mapping[str, str]]:
         port = self.ports["redis"]
         return [
-            _binary(),
+            find_redis(),
             *("--port", str(port), "--bind", HOST, "--dir", str(self.folder)),
             *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
             *("--daemonize", "no", "--logfile", "", "--always-show-logo", "no"),
@@ -63,14 +66,33 @@ def redis_process(url: str) -> int | None:
     Raises ValueError when `url` is not an address of a Redis.
     """
     quick = Retry(NoBackoff(), 0)
+    login = {}
+    if (address := sentinel_address(url)) is not None:
+        if (primary := primary_of(address)) is None:
+            return None
+        url = f"redis://{primary[0]}:{primary[1]}/{address.db}"
+        login = {"username": address.username, "password": address.password}
     try:
-        with redis.Redis.from_url(url, socket_timeout=1, retry=quick) as client:
+        with redis.Redis.from_url(url, socket_timeout=1, retry=quick, **login) as client:
             return int(client.info("server")["process_id"])
     except (redis.RedisError, OSError):
         return None
 
 
-def _binary() -> str:
+def primary_of(address: SentinelAddress) -> tuple[str, int] | None:
+    """Host and port of the Redis that Sentinels call the primary; None when they name none."""
+    known: Any = Sentinel(address.sentinels, socket_timeout=1)  # type: ignore[no-untyped-call]
+    try:
+        host, port = known.discover_master(address.service)
+    except (redis.RedisError, OSError):
+        return None
+    finally:
+        for sentinel in known.sentinels:
+            sentinel.close()
+    return str(host), int(port)
+
+
+def find_redis() -> str:
     """Path of a Redis-compatible server. Raises ServiceError when there is none."""
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found:

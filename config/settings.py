@@ -94,7 +94,8 @@ class RedisSettings(_Group):
 
     url: str | None = Field(
         default=None,
-        description="redis:// address of a Redis that runs; unset: one is started here",
+        description="redis:// address of a Redis that runs, or "
+        "redis+sentinel://host:port,host:port/service/db; unset: one is started here",
     )
     timeout_seconds: float = Field(
         default=2.0, gt=0, le=60, description="longest wait for one answer of Redis, seconds"

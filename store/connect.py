@@ -9,10 +9,12 @@ import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from config.errors import SettingsError
+from config.redis_address import SentinelAddress, sentinel_address
 from config.settings import Settings
 
 __all__ = ["LendingConnection", "connect"]
@@ -69,16 +71,48 @@ def connect(settings: Settings) -> Redis:
             "Redis, or run `headwater up`, which starts one and sets it"
         )
     timeout = settings.redis.timeout_seconds
+    deadlines: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    # Once more for a connection that was closed while idle; who calls knows better when to try
+    # again after that.
+    retry = Retry(NoBackoff(), 1)
     try:
+        sentinels = sentinel_address(settings.redis.url)
+        if sentinels is not None:
+            return _through_sentinels(sentinels, deadlines, retry)
         client: Redis = Redis.from_url(
-            settings.redis.url,
-            connection_class=LendingConnection,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            # Once more for a connection that was closed while idle; who calls knows better when
-            # to try again after that.
-            retry=Retry(NoBackoff(), 1),
+            settings.redis.url, connection_class=LendingConnection, retry=retry, **deadlines
         )
     except ValueError as error:
         raise SettingsError(f"setting redis.url (HEADWATER_REDIS__URL): {error}") from None
+    return client
+
+
+class _SentinelConnection(LendingConnection, SentinelManagedConnection):
+    """Asks the Sentinels for the primary whenever it connects."""
+
+
+class _SentinelPool(SentinelConnectionPool):
+    """Ends the connections to the Sentinels with its own."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        for sentinel in self.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+def _through_sentinels(address: SentinelAddress, deadlines: dict[str, Any], retry: Retry) -> Redis:
+    asking = {**deadlines, "retry": retry}
+    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+        address.sentinels, sentinel_kwargs=asking
+    )
+    client: Redis = sentinel.master_for(
+        address.service,
+        connection_pool_class=_SentinelPool,
+        connection_class=_SentinelConnection,
+        db=address.db,
+        username=address.username,
+        password=address.password,
+        retry=retry,
+        **deadlines,
+    )
     return client

@@ -26,7 +26,7 @@ from config.settings import load_settings
 from tests.chaos.row import HEAD, Row
 from tests.chaos.run import Fault, run
 from tests.chaos.table import FAULTS
-from tests.chaos.world import World, world
+from tests.chaos.world import Skipped, World, world
 
 __all__ = ["main"]
 
@@ -76,8 +76,11 @@ async def run_all(faults: Sequence[Fault], home: Path, seed: int) -> list[Row]:
     async with _Worlds(home) as worlds:
         for fault in faults:
             folder = home / fault.name
-            async with worlds.of(fault) as place:
-                row = await run(fault, place, folder, seed)
+            try:
+                async with worlds.of(fault) as place:
+                    row = await run(fault, place, folder, seed)
+            except Skipped as skipped:
+                row = Row(fault.name, fault.what, seed, skipped=str(skipped))
             rows.append(row)
             print(row.line, file=sys.stderr, flush=True)
             if row.failures:

@@ -54,7 +54,7 @@ class Deployment:
                 "partitions": 4,
                 **kafka,
             },
-            redis={"url": f"redis://{HOST}:{world.redis_port}/0", **redis},
+            redis={"url": world.redis_url, **redis},
             # Lists are compacted all the time; no item has more neighbours than are kept.
             store={"namespace": f"c{own}", "compact_factor": 1.1, **store},
             services={"data_dir": home},
@@ -133,7 +133,7 @@ class Deployment:
     def move_redis(self, port: int) -> None:
         """Tell that Redis is at another port now; who goes through proxies need not know."""
         self.world.redis_port = port
-        redis = self.settings.redis.model_copy(update={"url": f"redis://{HOST}:{port}/0"})
+        redis = self.settings.redis.model_copy(update={"url": self.world.redis_url})
         self.settings = self.settings.model_copy(update={"redis": redis})
 
     async def clean(self) -> None:

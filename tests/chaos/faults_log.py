@@ -60,8 +60,11 @@ async def _stop_whole(run: Run) -> dict[int, int]:
     redis = run.deployment.redis()
     try:
         for _ in range(_TRIES):
+            run.sender.flows.clear()
+            await run.contained()
             await asyncio.gather(*(worker.stop() for worker in run.workers))
             writer = StoreWriter(redis, settings)
+            run.sender.flows.set()
             found = {
                 partition: await writer.read_marks(settings.kafka.events_topic, partition)
                 for partition in range(settings.kafka.partitions)

@@ -16,7 +16,7 @@ from config.daemon import free_port
 from config.redis_server import RedisServer
 from store.connect import connect
 from tests.chaos.run import Fault, Run
-from tests.chaos.world import world
+from tests.chaos.world import full_disk, full_world, with_sentinels, world
 
 __all__ = ["FAULTS"]
 
@@ -122,25 +122,64 @@ async def _promote(run: Run) -> None:
     await asyncio.to_thread(replica.start)
     try:
         async with _other_client(run) as other:
-            second: Redis = Redis.from_url(replica.url)
-            await second.replicaof("127.0.0.1", primary.ports["redis"])
-            await _until_linked(second)
-            await asyncio.sleep(1)
-            await second.replicaof("127.0.0.1", free_port())  # cut off, and falls behind
-            await asyncio.sleep(3)
-            before = int((await other.info("replication"))["master_repl_offset"])
-            behind = before - int((await second.info("replication"))["master_repl_offset"])
-            run.require(behind > 0, "the replica had everything")
-            run.note(f"the replica lacked {behind:,} bytes of writes")
-            await asyncio.to_thread(primary.kill)
-            await second.replicaof("NO", "ONE")
-            await second.aclose()
+            async with _replica(replica) as second:
+                await second.replicaof("127.0.0.1", primary.ports["redis"])
+                await _until_linked(second)
+                await asyncio.sleep(1)
+                await second.replicaof("127.0.0.1", free_port())  # cut off, and falls behind
+                await asyncio.sleep(3)
+                before = int((await other.info("replication"))["master_repl_offset"])
+                behind = before - int((await second.info("replication"))["master_repl_offset"])
+                run.require(behind > 0, "the replica had everything")
+                run.note(f"the replica lacked {behind:,} bytes of writes")
+                await asyncio.to_thread(primary.kill)
+                await second.replicaof("NO", "ONE")
         run.deployment.move_redis(replica.ports["redis"])
         run.injected()
         run.after(lambda: asyncio.to_thread(replica.stop))
     except BaseException:
         await asyncio.to_thread(replica.stop)
         raise
+
+
+async def _fail_over(run: Run) -> None:
+    """The primary is killed, and the next one frozen until Sentinels have given it up."""
+    servers = run.world.servers
+    await asyncio.sleep(2)
+    await asyncio.to_thread(servers[0].kill)
+    run.injected()
+    await run.until(lambda: run.world.primary() == servers[1].ports["redis"], "no failover")
+    await asyncio.sleep(3)
+    await asyncio.to_thread(servers[0].start)
+    async with _replica(servers[0]) as first:
+        await _until_linked(first)
+    await asyncio.sleep(3)
+    os.kill(servers[1].pid, signal.SIGSTOP)
+    try:
+        run.injected()
+        await run.until(lambda: run.world.primary() == servers[0].ports["redis"], "no way back")
+        await asyncio.sleep(1)
+    finally:
+        os.kill(servers[1].pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def _replica(server: RedisServer) -> AsyncIterator[Redis]:
+    client: Redis = Redis.from_url(server.url)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def _fill_disk(run: Run) -> None:
+    """No byte can be written to the AOF: Redis refuses writes until it can."""
+    for _ in range(2):
+        await asyncio.sleep(2)
+        with full_disk(run.world.redis.folder.parent):
+            run.injected()
+            await asyncio.sleep(5)
+    run.require("MISCONF" in run.deployment.said(), "no write was refused")
 
 
 async def _until_linked(replica: Redis) -> None:
@@ -184,6 +223,18 @@ FAULTS = [
         "kill -9, and a replica that missed 3 s of writes takes over",
         _promote,
         own_world=world,
+    ),
+    Fault(
+        "redis-sentinel-failover",
+        "Sentinels replace a killed primary, then a frozen one that comes back",
+        _fail_over,
+        own_world=with_sentinels,
+    ),
+    Fault(
+        "redis-disk-full",
+        "no byte can be written to the AOF, twice for 5 s",
+        _fill_disk,
+        own_world=partial(full_world, megabytes=48, kafka=False),
     ),
 ]
 """In the order of the table."""

@@ -61,10 +61,14 @@ class Sender:
         self.refused = 0
         self._bootstrap, self._topic = bootstrap, topic
         self._events, self._rate = events, rate
+        self.flows = asyncio.Event()
+        """Cleared while nothing is to be sent."""
+        self.flows.set()
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
         """Send no more; `run` then waits until it is known what became of those sent."""
+        self.flows.set()
         self._stop.set()
 
     async def run(self) -> None:
@@ -75,6 +79,7 @@ class Sender:
             ahead = number / self._rate - (time.monotonic() - begin)
             if ahead > 0.01:
                 await asyncio.sleep(ahead)
+            await self.flows.wait()
             if self._stop.is_set():
                 break
             producer.send(event, self._reporter(event.event_id or ""))
