@@ -26,6 +26,7 @@ __all__ = [
     "RECIPROCAL",
     "REJECTED",
     "SHOWN_APPLIED",
+    "TOPICS_REMADE",
     "VISIBLE",
     "count_lesson",
 ]
@@ -58,6 +59,11 @@ CONFLICTS = Counter(
 LOG_GAP = Counter(
     "headwater_log_gap_records_total",
     "Records that the log had lost before they were read.",
+)
+TOPICS_REMADE = Counter(
+    "headwater_topics_remade_total",
+    "Shards' topics that were found deleted and made again, and begun anew.",
+    ["topic"],
 )
 SHOWN_APPLIED = Counter(
     "headwater_recommendations_applied_total",

@@ -25,6 +25,7 @@ from processors import metrics
 from processors.apply import ReadAgain
 from processors.building import LateLetters, builders_group
 from processors.pipeline import Pipeline
+from processors.remade import TopicWatch
 from processors.watchdog import PartitionState, Watchdog
 from store.connect import connect
 from store.generations import Generation, Generations, begin_at
@@ -89,8 +90,16 @@ def make_app(settings: Settings, generation: Generation, *, builds: bool) -> fau
 
     current = pipeline_of(generation)
 
+    topics = TopicWatch(redis, settings)
+
     async def position(topic: str, partition: int) -> int:
-        return await current.position(topic, partition)
+        while True:
+            try:
+                await topics.follow(current.generation)
+                return await current.position(topic, partition)
+            except RedisError as error:
+                log.warning("positions cannot be read yet", error=str(error))
+                await asyncio.sleep(_FOLLOW_SECONDS)
 
     app.transport.positions = position
 
@@ -140,6 +149,27 @@ def make_app(settings: Settings, generation: Generation, *, builds: bool) -> fau
                     "above what kept this worker, and whether Redis takes writes"
                 )
             )
+
+    @app.timer(_CHECK_SECONDS)
+    async def follow_topics() -> None:
+        if remade := await topics.remade():
+            failed(
+                StreamError(
+                    f"deleted and made again: {', '.join(remade)}; this worker ends, and the next "
+                    "one reads on from the beginning"
+                )
+            )
+
+    looks: set[asyncio.Task[None]] = set()
+
+    def cut(topic: str, partition: int) -> None:
+        if not looks:
+            log.error("the log ends before what was read of it", topic=topic, partition=partition)
+            look = asyncio.get_running_loop().create_task(follow_topics())
+            looks.add(look)
+            look.add_done_callback(looks.discard)
+
+    app.transport.cut = cut
 
     @app.timer(_CHECK_SECONDS)
     async def report_new_items() -> None:

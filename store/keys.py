@@ -16,6 +16,7 @@ shard on Redis Cluster too:
     hw{1.g}t, o, h, m    totals; opportunities and hits of the repeat prior; the learned ranking
     hw{1.i3}w:<topic>:<partition>   last offset of the log that this shard contains
     hw{1.i3}z            there while the shard is copied to a snapshot
+    hw{1.i3}k:<topic>    which topic of that name the offsets are of      (`topics.py`)
     hw{1.u5}p:<topic>:<partition>   pass of the batch whose items were committed last
 
 The 8 bytes are the id's hash, little-endian.
@@ -110,6 +111,11 @@ class Keys:
     def mark(prefix: bytes, topic: str, partition: int) -> bytes:
         """Where a shard keeps the last offset of a partition that it contains."""
         return prefix + f"w:{topic}:{partition}".encode()
+
+    @staticmethod
+    def topic(prefix: bytes, topic: str) -> bytes:
+        """Where a shard keeps the identity of the topic that its marks are of."""
+        return prefix + f"k:{topic}".encode()
 
     @staticmethod
     def batch_pass(prefix: bytes, topic: str, partition: int) -> bytes:

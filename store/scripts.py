@@ -21,7 +21,15 @@ _FENCED = (
     "commit_catalogue",
     "commit_exposures",
 )
-_PLAIN = ("compact", "ensure_live", "forget", "leave_pass", "move_generation", "roll_up")
+_PLAIN = (
+    "compact",
+    "ensure_live",
+    "follow_topic",
+    "forget",
+    "leave_pass",
+    "move_generation",
+    "roll_up",
+)
 
 
 class Scripts:

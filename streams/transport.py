@@ -187,13 +187,19 @@ class BatchConsumer(driver.Consumer):
             yield tp, self._message(tp, some, generation)
 
     def _follows(self, tp: TP, offset: int) -> bool:
-        """Whether records that begin here are the next ones; a gap is believed when seen twice."""
+        """Whether records that begin here are the next ones; a gap is believed when seen twice.
+
+        Earlier ones than were asked for come from a log that ends before: what else they may mean
+        is for `cut` to find out, and until then they are not read.
+        """
         expected = self._position.get(tp, offset)
         if offset == expected:
             self._gap_seen.pop(tp, None)
             return True
-        if offset > expected and self._gap_seen.get(tp) == expected:
-            return True
+        if self._gap_seen.get(tp) == expected:
+            if offset > expected:
+                return True
+            cast(BatchTransport, self.transport).cut(tp.topic, tp.partition)
         self._gap_seen[tp] = expected
         return False
 
@@ -293,7 +299,9 @@ class BatchConsumer(driver.Consumer):
 
 
 class BatchTransport(driver.Transport):
-    """Makes `BatchConsumer`s. `positions` must be set before the app starts."""
+    """Makes `BatchConsumer`s. `positions` and `cut` must be set before the app starts."""
 
     Consumer = BatchConsumer
     positions: Positions
+    cut: Callable[[str, int], None]
+    """Is told of a partition (topic, number) that ends before where it was read to."""

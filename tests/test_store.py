@@ -96,7 +96,7 @@ async def assert_store_is(
         prefix = next(p for p in prefixes if key.startswith(p))
         rest = key[len(prefix) :]
         found.setdefault(rest[:1], []).append((key, rest[1:]))
-    assert set(found) <= set(b"%c" % letter for letter in b"nbxlprswtohm")
+    assert set(found) <= set(b"%c" % letter for letter in b"nbxlprswtohmk")
     assert len(found.get(b"s", [])) == len(users)
 
     at = oracle.latest + 5.0

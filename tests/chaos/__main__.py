@@ -69,7 +69,7 @@ class _Worlds:
         await self.close()
 
 
-async def run_all(faults: Sequence[Fault], home: Path, seed: int) -> list[Row]:
+async def run_all(faults: Sequence[Fault], home: Path, seed: int, keep: bool) -> list[Row]:
     """Run faults one after the other, telling each row as it comes."""
     rows: list[Row] = []
     print(f"seed {seed}\n{HEAD}", file=sys.stderr, flush=True)
@@ -88,7 +88,7 @@ async def run_all(faults: Sequence[Fault], home: Path, seed: int) -> list[Row]:
                 print(f"  its logs: {folder / 'logs'}", file=sys.stderr)
                 for note in row.notes:
                     print(f"  {note}", file=sys.stderr)
-            else:
+            elif not keep:
                 shutil.rmtree(folder, ignore_errors=True)
     return rows
 
@@ -98,6 +98,7 @@ def main(
     *names: str,
     json: Annotated[Path | None, Parameter(name="--json")] = None,
     seed: int | None = None,
+    keep: bool = False,
 ) -> int:
     """Run the table of faults.
 
@@ -109,6 +110,8 @@ def main(
         File that the rows are written to.
     seed
         What chance begins with; printed where it is not given.
+    keep
+        Leave the logs of all runs, not just of those that failed.
     """
     unknown = [name for name in names if name not in FAULTS]
     if unknown:
@@ -122,7 +125,7 @@ def main(
     home = Path(tempfile.mkdtemp(prefix="headwater-chaos-"))
     began = time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rows = runner.run(run_all(chosen, home, seed))
+        rows = runner.run(run_all(chosen, home, seed, keep))
     failed = [row.fault for row in rows if row.failures]
     print(
         f"{len(rows)} faults in {(time.monotonic() - began) / 60:.1f} min; "
@@ -131,7 +134,9 @@ def main(
     )
     if json is not None:
         json.write_bytes(orjson.dumps([row.as_json() for row in rows], option=orjson.OPT_INDENT_2))
-    if not failed:
+    if keep:
+        print(f"logs: {home}", file=sys.stderr)
+    elif not failed:
         shutil.rmtree(home, ignore_errors=True)
     return int(bool(failed))
 

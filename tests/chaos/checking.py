@@ -216,13 +216,12 @@ async def compare(
         {hash_id(item): n for item, n in oracle.events_of.items()},
         await _counted(redis, settings, [hash_id(item) for item in oracle.events_of]),
     )
-    users_lost, users_doubled = await _histories(redis, settings, oracle)
-    wrong = ""
+    users_lost, users_doubled, wrong = await _histories(redis, settings, oracle)
     try:
         await assert_store_is(oracle, redis, settings)
     except AssertionError as error:
         at = traceback.extract_tb(error.__traceback__)[-1]
-        wrong = f"{at.name}:{at.lineno} {at.line}"
+        wrong += f"{at.name}:{at.lineno} {at.line}"
     return Difference(
         missing + max(lost, users_lost), max(doubled, users_doubled), wrong, oracle.events
     )
@@ -237,12 +236,12 @@ async def _counted(redis: Redis, settings: Settings, items: list[int]) -> dict[i
     return dict(zip(items, map(int, events), strict=True))
 
 
-async def _histories(redis: Redis, settings: Settings, oracle: Oracle) -> tuple[int, int]:
-    """Rows of users' histories that lack, and rows too many."""
+async def _histories(redis: Redis, settings: Settings, oracle: Oracle) -> tuple[int, int, str]:
+    """Rows of users' histories that lack, rows too many, and some of both."""
     target = Target(settings.kafka.events_topic, 0, 0)
     users = hashes(list(oracle.histories))
     if not len(users):
-        return 0, 0
+        return 0, 0, ""
     table, _ = await StoreWriter(redis, settings).read_sessions([target], users)
     kinds = list(settings.events.weights)
     kept = rows_of(table)
@@ -252,7 +251,13 @@ async def _histories(redis: Redis, settings: Settings, oracle: Oracle) -> tuple[
         name = hash_id(user)
         wanted.update([(name, *row) for row in oracle.rows(user)])
         found.update([(name, t, i, e, g, kinds[k]) for t, i, e, g, k in kept.get(name, [])])
-    return _against(wanted, found)
+    example = ""
+    if wanted != found:
+        lacks, more = wanted - found, found - wanted
+        example = (
+            f"lacks {[*lacks][:2]}, has {[*more][:2]} (user, ms, item, event, session, type); "
+        )
+    return *_against(wanted, found), example
 
 
 def _against(wanted: Mapping[_T, int], found: Mapping[_T, int]) -> tuple[int, int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 
 import aiohttp
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from store.writer import StoreWriter
+from streams.topics import ensure_topics
 from tests.chaos.checking import read_log
 from tests.chaos.run import Fault, Run
 
@@ -54,6 +56,40 @@ async def _delete_unread(run: Run) -> None:
     run.note(f"{lost} records deleted before they were read, and counted as such")
 
 
+async def _remake(run: Run) -> None:
+    """The topic goes when everything in it is counted, and another one of its name is there."""
+    settings = run.deployment.settings
+    run.sender.flows.clear()
+    run.asker.writes = False
+    await asyncio.sleep(0.5)
+    run.require(await run.contained(), "not everything was counted")
+    log = await asyncio.to_thread(read_log, settings)
+    run.deleted += log.all()
+    run.gone |= log.ids
+    await asyncio.to_thread(_make_again, run)
+    run.injected()
+    run.sender.flows.set()
+    run.asker.writes = True
+    await run.until(
+        lambda: "the topic was deleted and made again" in run.deployment.said(),
+        "that the topic is another one is not logged",
+        30,
+    )
+
+
+def _make_again(run: Run) -> None:
+    settings = run.deployment.settings
+    admin = AdminClient({"bootstrap.servers": run.world.bootstrap})
+    for done in admin.delete_topics([settings.kafka.events_topic]).values():
+        done.result(20)
+    limit = time.monotonic() + 20
+    while settings.kafka.events_topic in admin.list_topics(timeout=10).topics:
+        if time.monotonic() > limit:
+            raise RuntimeError("the topic is still there")
+        time.sleep(0.1)
+    ensure_topics(settings)
+
+
 async def _stop_whole(run: Run) -> dict[int, int]:
     """Stop the workers so that every shard contains the same; returns that, by partition."""
     settings = run.deployment.settings
@@ -96,6 +132,11 @@ FAULTS = [
         "log-deleted-unread",
         "records deleted before they were read: counted as a gap, and logged",
         _delete_unread,
+    ),
+    Fault(
+        "log-topic-made-again",
+        "the topic deleted and made again: counted from its beginning",
+        _remake,
     ),
 ]
 """In the order of the table."""

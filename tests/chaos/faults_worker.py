@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from functools import partial
 
 from redis.asyncio import Redis
 
@@ -71,10 +72,19 @@ async def _freeze(run: Run) -> None:
 async def _roll(run: Run) -> None:
     for _ in range(2):
         for worker in run.workers:
-            await asyncio.sleep(2)
             await _stop_in_time(run, worker)
+            before = _assignments(worker)
             worker.start()
             run.injected()
+            await run.until(partial(_assigned, worker, before), "a new worker reads nothing", 40)
+
+
+def _assignments(worker: Child) -> int:
+    return worker.log.read_text(errors="replace").count("partition assigned")
+
+
+def _assigned(worker: Child, before: int) -> bool:
+    return _assignments(worker) > before
 
 
 async def _stop_in_time(run: Run, worker: Child) -> None:

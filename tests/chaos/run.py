@@ -39,6 +39,7 @@ class Run:
     rng: Random
     row: Row
     sender: Sender
+    asker: Asker
     deleted: list[Click | Forget] = field(default_factory=list)
     """Events that were counted and that the log has no more."""
     gone: set[str] = field(default_factory=set)
@@ -135,7 +136,7 @@ async def _torment(fault: Fault, deployment: Deployment, row: Row) -> None:
     bootstrap = deployment.world.bootstrap
     sender = Sender(bootstrap, settings.kafka.events_topic, events, EVENTS_PER_SECOND)
     asker = Asker(deployment.url, Random(row.seed + 1), REQUESTS_PER_SECOND)
-    here = Run(deployment, rng, row, sender)
+    here = Run(deployment, rng, row, sender, asker)
     async with _going(sender, asker):
         await asyncio.sleep(_BEFORE_SECONDS)
         if not await here.contained():

@@ -109,6 +109,8 @@ class Asker:
         self.asked = 0
         self.degraded = 0
         self.not_2xx: Counter[str] = Counter()
+        self.writes = True
+        """Whether requests may change something."""
         self.examples: dict[str, str] = {}
         """What one answer of each code that is not 2xx said."""
         self.confirmed: set[str] = set()
@@ -149,12 +151,12 @@ class Asker:
             path = f"/v1/items/{item}/similar?n=10"
         elif kind < 0.4:
             path = "/v1/trending?n=10"
-        elif kind < 0.5:
+        elif kind < 0.5 and self.writes:
             posted = f"{_ID}-{secrets.token_hex(8)}"
             method, path = "POST", "/v1/events"
             body = {"user_id": user, "item_id": item, "type": "view", "event_id": posted}
             body["timestamp"] = int(time.time() * 1000)
-        elif kind < 0.51:
+        elif 0.5 <= kind < 0.51 and self.writes:
             method, path = "DELETE", f"/v1/users/{user}"
         began = time.monotonic()
         self.asked += 1
