@@ -6,14 +6,13 @@ Ends with 1 when a row failed. The rows go to stderr as they come, and to a file
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Self
@@ -24,9 +23,9 @@ from cyclopts import App, Parameter
 
 from config.settings import load_settings
 from tests.chaos.row import HEAD, Row
-from tests.chaos.run import Fault, run
+from tests.chaos.run import Fault, Worlds, run
 from tests.chaos.table import FAULTS
-from tests.chaos.world import Skipped, World, world
+from tests.chaos.world import Skipped, World
 
 __all__ = ["main"]
 
@@ -34,32 +33,29 @@ app = App(name="python -m tests.chaos", help_format="plaintext")
 
 
 class _Worlds:
-    """The world that runs share, made anew once one has left it broken."""
+    """One world at a time, which runs share until they want another or have left it broken."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self._number = 0
-        self._shared: World | None = None
+        self._made_by: Worlds | None = None
+        self._now: World | None = None
         self._exits = AsyncExitStack()
 
-    @contextlib.asynccontextmanager
-    async def of(self, fault: Fault) -> AsyncIterator[World]:
-        """A world for one run. One stack is up at a time."""
-        self._number += 1
-        folder = self._home / f"world-{self._number}"
-        if fault.own_world is not None:
-            async with fault.own_world(folder) as own:
-                yield own
-            shutil.rmtree(folder, ignore_errors=True)
-            return
-        if self._shared is None or not self._shared.whole():
+    async def of(self, fault: Fault) -> World:
+        """A world for one run. Raises Skipped."""
+        if self._now is None or self._made_by is not fault.world or not self._now.whole():
             await self.close()
-            self._shared = await self._exits.enter_async_context(world(folder))
-        yield self._shared
+            self._number += 1
+            folder = self._home / f"world-{self._number}"
+            self._exits.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._now = await self._exits.enter_async_context(fault.world(folder))
+            self._made_by = fault.world
+        return self._now
 
     async def close(self) -> None:
-        """Stop the shared one."""
-        self._shared = None
+        """Stop what runs."""
+        self._now = None
         await self._exits.aclose()
 
     async def __aenter__(self) -> Self:
@@ -77,14 +73,13 @@ async def run_all(faults: Sequence[Fault], home: Path, seed: int, keep: bool) ->
         for fault in faults:
             folder = home / fault.name
             try:
-                async with worlds.of(fault) as place:
-                    row = await run(fault, place, folder, seed)
+                row = await run(fault, await worlds.of(fault), folder, seed)
             except Skipped as skipped:
                 row = Row(fault.name, fault.what, seed, skipped=str(skipped))
             rows.append(row)
             print(row.line, file=sys.stderr, flush=True)
             if row.failures:
-                await worlds.close()
+                await worlds.close()  # what it left may be anything
                 print(f"  its logs: {folder / 'logs'}", file=sys.stderr)
                 for note in row.notes:
                     print(f"  {note}", file=sys.stderr)
@@ -120,7 +115,10 @@ def main(
     # Every kill is told in the row.
     logging.getLogger("config.supervisor").setLevel(logging.ERROR)
     load_settings()  # what is wrong with the environment is said at once
+    # Those that share a world come one after the other.
     chosen = [FAULTS[name] for name in names or FAULTS]
+    order = list(dict.fromkeys(fault.world for fault in chosen))
+    chosen.sort(key=lambda fault: order.index(fault.world))
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     home = Path(tempfile.mkdtemp(prefix="headwater-chaos-"))
     began = time.monotonic()

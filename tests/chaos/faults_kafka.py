@@ -61,18 +61,16 @@ async def _lose_coordinator(run: Run) -> None:
     await asyncio.to_thread(broker.start)
 
 
-def _admin(run: Run) -> AdminClient:
-    return AdminClient({"bootstrap.servers": run.world.bootstrap, "log_level": 0})
-
-
 def _leader_of(run: Run) -> int:
     topic = run.deployment.settings.kafka.events_topic
-    return int(_admin(run).list_topics(topic, timeout=10).topics[topic].partitions[0].leader)
+    admin = AdminClient({"bootstrap.servers": run.world.bootstrap, "log_level": 0})
+    return int(admin.list_topics(topic, timeout=10).topics[topic].partitions[0].leader)
 
 
 def _coordinator_of(run: Run) -> int:
     group = run.deployment.settings.kafka.group
-    return int(_admin(run).describe_consumer_groups([group])[group].result(20).coordinator.id)
+    admin = AdminClient({"bootstrap.servers": run.world.bootstrap, "log_level": 0})
+    return int(admin.describe_consumer_groups([group])[group].result(20).coordinator.id)
 
 
 async def _fill_disk(run: Run) -> None:
@@ -93,21 +91,21 @@ FAULTS = [
         "kafka-one-of-three-lost",
         "three brokers, two of which must confirm; one at a time lost for 7 s",
         _lose_one,
-        own_world=three_brokers,
+        world=three_brokers,
         groups={"kafka": {"replication": 3}},
     ),
     Fault(
         "kafka-coordinator-lost",
         "the broker that keeps the workers' group lost for 12 s, and a worker killed meanwhile",
         _lose_coordinator,
-        own_world=three_brokers,
+        world=three_brokers,
         groups={"kafka": {"replication": 3}},
     ),
     Fault(
         "kafka-disk-full",
         "no byte can be written; started again once there is room",
         _fill_disk,
-        own_world=partial(full_world, megabytes=200, kafka=True),
+        world=partial(full_world, megabytes=200, kafka=True),
     ),
 ]
 """In the order of the table."""

@@ -13,7 +13,7 @@ from tests.chaos.world import SERVER, WORKER
 __all__ = ["FAULTS"]
 
 _DELAY_SECONDS = 0.15
-_HELD_SECONDS = 10.0
+_HELD_SECONDS = 9.0
 """Longer than a deadline on an answer, and than a worker's session."""
 
 Links = Callable[[Run], list[Proxy]]
@@ -33,7 +33,7 @@ def _late(links: Links) -> Inject:
         for link in links(run):
             link.delay(_DELAY_SECONDS)
             run.injected()
-        await asyncio.sleep(10)
+        await asyncio.sleep(8)
         for link in links(run):
             link.heal()
 
@@ -44,7 +44,7 @@ def _reset(links: Links) -> Inject:
     """Connections break again and again, on both sides at once."""
 
     async def inject(run: Run) -> None:
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 8
         while time.monotonic() < limit:
             await asyncio.sleep(run.rng.uniform(0.05, 0.6))
             run.injected(sum(link.reset() for link in links(run)))

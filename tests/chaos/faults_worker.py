@@ -18,7 +18,7 @@ from tests.chaos.run import Fault, Inject, Run
 
 __all__ = ["FAULTS"]
 
-_TRIES = 4
+_TRIES = 3
 
 
 def _digest(name: str) -> str:

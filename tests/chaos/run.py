@@ -17,10 +17,10 @@ from tests.chaos.checking import buried, compare, ends_of, read_log, until_conta
 from tests.chaos.deployment import Deployment
 from tests.chaos.row import Row
 from tests.chaos.traffic import Asker, MakeEvents, Sender, make_events
-from tests.chaos.world import World
+from tests.chaos.world import World, world
 from tests.oracle import Click, Forget
 
-__all__ = ["EVENTS_PER_SECOND", "Fault", "Run", "run"]
+__all__ = ["EVENTS_PER_SECOND", "Fault", "Run", "Worlds", "run"]
 
 EVENTS_PER_SECOND = 400.0
 REQUESTS_PER_SECOND = 50.0
@@ -105,19 +105,19 @@ class Fault:
     what: str
     inject: Inject
     workers: int = 2
-    own_world: Worlds | None = None
-    """Services of its own, for what they would not get over."""
+    world: Worlds = world
+    """Services to run on."""
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings."""
     make_events: MakeEvents = make_events
 
 
-async def run(fault: Fault, world: World, home: Path, seed: int) -> Row:
+async def run(fault: Fault, place: World, home: Path, seed: int) -> Row:
     """The row of one fault; what goes wrong is told in it."""
     row = Row(fault.name, fault.what, seed)
     began = time.monotonic()
     try:
-        async with Deployment(world, home, fault.workers, fault.groups) as deployment:
+        async with Deployment(place, home, fault.workers, fault.groups) as deployment:
             await _torment(fault, deployment, row)
             row.restarts = max(0, deployment.ended)
             if not row.failures:
