@@ -65,7 +65,14 @@ class _Worlds:
         await self.close()
 
 
-async def run_all(faults: Sequence[Fault], home: Path, seed: int, keep: bool) -> list[Row]:
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    found = [row.as_json() for row in rows]
+    path.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+
+
+async def run_all(
+    faults: Sequence[Fault], home: Path, seed: int, *, keep: bool, json: Path | None
+) -> list[Row]:
     """Run faults one after the other, telling each row as it comes."""
     rows: list[Row] = []
     print(f"seed {seed}\n{HEAD}", file=sys.stderr, flush=True)
@@ -77,6 +84,8 @@ async def run_all(faults: Sequence[Fault], home: Path, seed: int, keep: bool) ->
             except Skipped as skipped:
                 row = Row(fault.name, fault.what, seed, skipped=str(skipped))
             rows.append(row)
+            if json is not None:
+                _write(json, rows)
             print(row.line, file=sys.stderr, flush=True)
             if row.failures:
                 await worlds.close()  # what it left may be anything
@@ -123,15 +132,13 @@ def main(
     home = Path(tempfile.mkdtemp(prefix="headwater-chaos-"))
     began = time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rows = runner.run(run_all(chosen, home, seed, keep))
+        rows = runner.run(run_all(chosen, home, seed, keep=keep, json=json))
     failed = [row.fault for row in rows if row.failures]
     print(
         f"{len(rows)} faults in {(time.monotonic() - began) / 60:.1f} min; "
         f"failed: {', '.join(failed) or 'none'}",
         file=sys.stderr,
     )
-    if json is not None:
-        json.write_bytes(orjson.dumps([row.as_json() for row in rows], option=orjson.OPT_INDENT_2))
     if keep:
         print(f"logs: {home}", file=sys.stderr)
     elif not failed:
