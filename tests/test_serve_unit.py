@@ -19,7 +19,7 @@ from yarl import URL
 
 from config.errors import BadInput, StreamError
 from processors import metrics as worker_metrics
-from serving import metrics
+from serving import metrics, publishing
 from serving.bodies import Decoder, ItemBody, RecommendBody, query_body
 from serving.evaluated import WINDOWS, Counted, Shares, between
 from serving.outage import Outage, StoreDown
@@ -387,11 +387,18 @@ async def _asked(outage: Outage, read: Callable[[], Awaitable[int]]) -> int | No
         return None
 
 
-async def test_a_publisher_refuses_what_would_block_the_loop() -> None:
+@pytest.mark.parametrize("bound", ["records", "bytes"])
+async def test_a_publisher_refuses_what_would_block_the_loop(
+    bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "_SECONDS", 0.5)
+    if bound == "bytes":
+        monkeypatch.setattr(publishing, "_MOST_BYTES", 41_000)
     producer = RecordProducer("127.0.0.1:1")  # nobody listens there
     publisher = Publisher(producer)
     try:
-        batch = [("t", b"k", b"v", None)] * 10_000
+        value, count = (b"v" * 2_000, 10) if bound == "bytes" else (b"v", 10_000)
+        batch = [("t", b"k", value, None)] * count
         first = asyncio.create_task(publisher.send(batch))
         second = asyncio.create_task(publisher.send(batch))
         await asyncio.sleep(0)
