@@ -90,7 +90,7 @@ class Answers:
         try:
             return await self._answer(find)
         except StoreDown as down:
-            return self._degraded(self._fallback.trending(n, down, window=window))
+            return self._degraded(await self._fallback.trending(n, window, down))
 
     async def remember(self) -> None:
         """Read what everybody is shown while the store is down. Raises StoreDown."""

@@ -87,11 +87,12 @@ class Fallback:
 
     async def keep(self, found: Scored, window: str = _ANYONE) -> None:
         """Keep a list, if it is good: of a window, or for all who ask for no window."""
-        if not len(found.item):
-            return
+        await self._keep(found, window, self._recommender)
+
+    async def _keep(self, found: Scored, window: str, shown_by: Recommender) -> None:
         items = found.item.tolist()
-        pieces = await self._recommender.shown.pieces([items])
-        self._last_good[window] = found, _by_item([items], pieces)
+        if pieces := _by_item([items], await shown_by.shown.pieces([items])):
+            self._last_good[window] = found, pieces
 
     async def knows_better(self) -> bool:
         """Whether something was read before, and the store now says that nothing was ever counted.
@@ -101,16 +102,18 @@ class Fallback:
 
     async def recommend_all(self, choices: Sequence[Choice], down: StoreDown) -> list[Display]:
         """In place of full answers to requests, in order. Raises `down` from the last rung."""
+        await self._recall()
         holds = [one.session is not None and self._memory.holds(one.session) for one in choices]
         held = [one for one, there in zip(choices, holds, strict=True) if there]
         ranked = iter(await self._ranked(held, down) if held else [])
         return [
-            (next(ranked) if there else None) or self.trending(one.n, down, left_out=one.exclude)
+            (next(ranked) if there else None) or self._trending(one.n, down, left_out=one.exclude)
             for one, there in zip(choices, holds, strict=True)
         ]
 
     async def similar(self, item: int, n: int, relation: Relation, down: StoreDown) -> Display:
         """In place of items similar to one (a hash). Raises `down` from the last rung."""
+        await self._recall()
         own = np.array([item], np.uint64)
         # What is bought together is read for each answer: none of that is held.
         if relation == "viewed" and self._memory.holds(own):
@@ -119,12 +122,24 @@ class Fallback:
             if (named := _named(shown, n)) is not None:
                 metrics.DEGRADED.labels(down.cause, "lists").inc()
                 return named
-        return self.trending(n, down, left_out=own)
+        return self._trending(n, down, left_out=own)
 
-    def trending(
+    async def trending(self, n: int, window: str, down: StoreDown) -> Display:
+        """In place of what is trending in a window. Raises `down` from the last rung."""
+        await self._recall()
+        return self._trending(n, down, window=window)
+
+    async def _recall(self) -> None:
+        """A store that goes away soon after its first event: what other answers have read of it
+        may be all that is known.
+        """
+        if not self._last_good:
+            await self._keep(await self._memory.best(Choice(MOST)), _ANYONE, self._memory)
+
+    def _trending(
         self, n: int, down: StoreDown, *, window: str = _ANYONE, left_out: U64 | None = None
     ) -> Display:
-        """What was trending. Raises `down` where nothing was read yet."""
+        """The last good list. Raises `down` where there is none."""
         order = (window, _ANYONE, *WINDOWS)
         good = next((self._last_good[k] for k in order if k in self._last_good), None)
         if good is None:

@@ -13,15 +13,31 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import numpy as np
+import orjson
 import pytest
 import pytest_asyncio
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from commands.stack import Stack
 from config.services import Services
-from config.settings import load_settings
+from config.settings import Settings, load_settings
+from serving.answers import Answers
+from serving.exploration import Exposures
+from serving.outage import Outage, StoreDown
+from serving.publishing import Publisher
+from serving.recommend import Recommender
+from serving.wanted import Choice
 from store.connect import connect
 from store.keys import Keys
+from store.reader import StoreReader
+from store.writer import StoreWriter
+from streams.columns import hash_id
+from streams.producer import RecordProducer
+from streams.topics import bootstrap_of
 from tests.live import eventually, get, ids, post, shop
+from tests.oracle import BASE, Click
+from tests.test_store import commit
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -212,3 +228,35 @@ async def test_a_redis_that_lost_everything(stack: Stack, http: aiohttp.ClientSe
     finally:
         await client.aclose()
         stack.start_workers(1)
+    # A worker takes its time to start where other things run, too.
+    await eventually(lambda: get(http, "/v1/recommendations/u1"), _is_full, 60)
+
+
+async def test_a_store_that_goes_away_soon_after_its_first_events(settings: Settings) -> None:
+    """Nobody remembered yet what is trending: what one answer has read is all there is."""
+    redis = connect(settings)
+    clicks = [Click(n, f"u{n % 3}", f"i{n % 5}", "view", BASE + 1000 * n) for n in range(30)]
+    await commit(StoreWriter(redis, settings), settings, clicks)
+    reader = StoreReader(redis, settings)
+    outage = Outage(_fail, 5)
+    producer = RecordProducer(bootstrap_of(settings))
+    exposures = Exposures(Publisher(producer), settings.kafka.recommendations_topic)
+    answers = Answers(Recommender(reader, settings), outage, exposures)
+    try:
+        full = orjson.loads(await answers.recommend(Choice(5, hash_id("nobody")), "nobody"))
+        assert len(ids(full)) == 5
+        with pytest.raises(StoreDown):
+            await outage.ask(_fail)
+        asked = [Choice(3), Choice(3, session=np.array([hash_id("i9")], np.uint64))]
+        for choice in asked:
+            answer = orjson.loads(await answers.recommend(choice))
+            assert answer["degraded"] is True
+            assert answer["items"] == full["items"][:3]
+    finally:
+        outage.close()
+        producer.close()
+        await redis.aclose()
+
+
+async def _fail() -> None:
+    raise RedisConnectionError("gone")
