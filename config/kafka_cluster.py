@@ -28,6 +28,9 @@ class KafkaCluster:
             "transaction.state.log.min.isr": most,
             "share.coordinator.state.topic.replication.factor": brokers,
             "share.coordinator.state.topic.min.isr": most,
+            # Several of them on one machine are slower to answer each other.
+            "broker.heartbeat.interval.ms": 1000,
+            "broker.session.timeout.ms": 6000,
         }
         # They know each other before any of them runs.
         properties: dict[int, dict[str, object]] = {

@@ -72,9 +72,10 @@ class TopicWatch:
         futures = self._admin.describe_topics(
             TopicCollection(self._topics), request_timeout=_ANSWER_SECONDS
         )
+        limit = time.monotonic() + _ANSWER_SECONDS
         for topic, future in futures.items():
             try:
-                one = future.result(_ANSWER_SECONDS + 1)
+                one = future.result(max(0.0, limit - time.monotonic()))
             except (KafkaException, TimeoutError):
                 continue  # it is being made, or Kafka is away: looked at again soon
             found[topic] = str(one.topic_id), len(one.partitions)

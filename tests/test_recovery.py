@@ -143,10 +143,8 @@ async def chaos_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     "name",
     [
         "worker-kill-items-users",
-        "worker-kill-after-commit",
         "redis-kill-everysec",
         "kafka-kill",
-        "net-worker-redis-half-open",
     ],
 )
 async def test_a_row_of_the_table_of_faults(name: str, chaos_world: World, tmp_path: Path) -> None:
