@@ -33,6 +33,9 @@ async def test_marks_go_with_their_topic(settings: Settings) -> None:
         assert await follow_topics(redis, settings, one, first) == []
         assert await follow_topics(redis, settings, one, first) == []
         assert {found.lowest for found in await marks()} == {7}
+        # It gets more partitions, and is the same topic.
+        assert await follow_topics(redis, settings, one, {**first, events: ("a", 6)}) == []
+        assert {found.lowest for found in await marks()} == {7}
         # The new one has fewer partitions; marks of all go.
         again = {events: ("c", 2), items: ("b", 4)}
         assert await follow_topics(redis, settings, one, again) == [events]

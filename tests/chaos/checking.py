@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from config.settings import Settings
 from store.commit import Target
-from store.keys import Keys
+from store.keys import FIRST_GENERATION, Keys
 from store.layout import unpack_statistics
 from store.writer import StoreWriter
 from streams.columns import hash_id
@@ -169,13 +169,17 @@ def _click_of(message: Message) -> Click:
 
 
 async def until_contained(
-    redis: Redis, settings: Settings, ends: Mapping[int, int], seconds: float
+    redis: Redis,
+    settings: Settings,
+    ends: Mapping[int, int],
+    seconds: float,
+    generation: int = FIRST_GENERATION,
 ) -> list[tuple[int, int, int]]:
     """Wait until every shard contains every partition to its end, or the time is over.
 
     Returns (partition, contained, end) of those that are behind then.
     """
-    writer = StoreWriter(redis, settings)
+    writer = StoreWriter(redis, settings, generation)
     limit = time.monotonic() + seconds
     topic = settings.kafka.events_topic
     behind = [(partition, -1, end) for partition, end in ends.items()]
@@ -206,19 +210,25 @@ class Difference:
 
 
 async def compare(
-    redis: Redis, settings: Settings, log: Sequence[Click | Forget], missing: int = 0
+    redis: Redis,
+    settings: Settings,
+    log: Sequence[Click | Forget],
+    missing: int = 0,
+    generation: int = FIRST_GENERATION,
 ) -> Difference:
     """Events of `log` against what is counted for items and kept of users, then everything that
-    is stored. `missing` are lost already, since the log lacks them.
+    is stored of a generation. `missing` are lost already, since the log lacks them.
     """
     oracle = await asyncio.to_thread(lambda: Oracle(settings).learn(log))
     lost, doubled = _against(
         {hash_id(item): n for item, n in oracle.events_of.items()},
-        await _counted(redis, settings, [hash_id(item) for item in oracle.events_of]),
+        await _counted(
+            redis, Keys(settings.store, generation), [hash_id(item) for item in oracle.events_of]
+        ),
     )
-    users_lost, users_doubled, wrong = await _histories(redis, settings, oracle)
+    users_lost, users_doubled, wrong = await _histories(redis, settings, oracle, generation)
     try:
-        await assert_store_is(oracle, redis, settings)
+        await assert_store_is(oracle, redis, settings, generation=generation)
     except AssertionError as error:
         at = traceback.extract_tb(error.__traceback__)[-1]
         wrong += f"{at.name}:{at.lineno} {at.line}"
@@ -227,22 +237,24 @@ async def compare(
     )
 
 
-async def _counted(redis: Redis, settings: Settings, items: list[int]) -> dict[int, int]:
+async def _counted(redis: Redis, keys: Keys, items: list[int]) -> dict[int, int]:
     """How many events the statistics count, by item."""
     if not items:
         return {}
-    values: Any = await redis.mget(Keys(settings.store).statistics(np.array(items, np.uint64)))
+    values: Any = await redis.mget(keys.statistics(np.array(items, np.uint64)))
     events = unpack_statistics(values)["events"].tolist()
     return dict(zip(items, map(int, events), strict=True))
 
 
-async def _histories(redis: Redis, settings: Settings, oracle: Oracle) -> tuple[int, int, str]:
+async def _histories(
+    redis: Redis, settings: Settings, oracle: Oracle, generation: int
+) -> tuple[int, int, str]:
     """Rows of users' histories that lack, rows too many, and some of both."""
     target = Target(settings.kafka.events_topic, 0, 0)
     users = hashes(list(oracle.histories))
     if not len(users):
         return 0, 0, ""
-    table, _ = await StoreWriter(redis, settings).read_sessions([target], users)
+    table, _ = await StoreWriter(redis, settings, generation).read_sessions([target], users)
     kinds = list(settings.events.weights)
     kept = rows_of(table)
     wanted: Counter[tuple[object, ...]] = Counter()

@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from config.supervisor import Child
+from store.keys import FIRST_GENERATION
 from tests.chaos.checking import buried, compare, ends_of, read_log, until_contained
 from tests.chaos.deployment import Deployment
 from tests.chaos.row import Row
@@ -44,6 +45,8 @@ class Run:
     """Events that were counted and that the log has no more."""
     gone: set[str] = field(default_factory=set)
     """Ids of events that the log has no more, counted or not."""
+    generation: int = FIRST_GENERATION
+    """The live one."""
 
     @property
     def world(self) -> World:
@@ -77,7 +80,9 @@ class Run:
         redis = self.deployment.redis()
         try:
             ends = await asyncio.to_thread(ends_of, self.deployment.settings)
-            return not await until_contained(redis, self.deployment.settings, ends, seconds)
+            return not await until_contained(
+                redis, self.deployment.settings, ends, seconds, self.generation
+            )
         finally:
             await redis.aclose()
 
@@ -110,6 +115,7 @@ class Fault:
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings."""
     make_events: MakeEvents = make_events
+    requests_per_second: float = REQUESTS_PER_SECOND
 
 
 async def run(fault: Fault, place: World, home: Path, seed: int) -> Row:
@@ -135,7 +141,7 @@ async def _torment(fault: Fault, deployment: Deployment, row: Row) -> None:
     events = fault.make_events(rng, int(EVENTS_PER_SECOND * _MOST_SECONDS), int(time.time() * 1000))
     bootstrap = deployment.world.bootstrap
     sender = Sender(bootstrap, settings.kafka.events_topic, events, EVENTS_PER_SECOND)
-    asker = Asker(deployment.url, Random(row.seed + 1), REQUESTS_PER_SECOND)
+    asker = Asker(deployment.url, Random(row.seed + 1), fault.requests_per_second)
     here = Run(deployment, rng, row, sender, asker)
     async with _going(sender, asker):
         await asyncio.sleep(_BEFORE_SECONDS)
@@ -163,7 +169,9 @@ async def _check(here: Run, confirmed: set[str]) -> None:
     known = log.ids | here.gone
     redis = deployment.redis()
     try:
-        found = await compare(redis, settings, here.deleted + log.all(), len(confirmed - known))
+        found = await compare(
+            redis, settings, here.deleted + log.all(), len(confirmed - known), here.generation
+        )
     finally:
         await redis.aclose()
     row.lost, row.doubled = found.lost, found.doubled

@@ -8,6 +8,7 @@ from tests.chaos import (
     faults_log,
     faults_network,
     faults_redis,
+    faults_replay,
     faults_worker,
 )
 from tests.chaos.run import Fault
@@ -23,6 +24,7 @@ FAULTS: dict[str, Fault] = {
         faults_redis,
         faults_network,
         faults_data,
+        faults_replay,
     )
     for fault in faults.FAULTS
 }
