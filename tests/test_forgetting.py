@@ -87,6 +87,7 @@ async def _until_known(http: aiohttp.ClientSession, counts: dict[str, int]) -> N
         await eventually(
             lambda user=user: get(http, f"/v1/users/{user}"),  # type: ignore[misc]
             lambda known, count=count: known["count"] == count,  # type: ignore[misc]
+            60,  # a worker that was killed takes its time to start where other things run, too
         )
 
 
