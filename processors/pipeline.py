@@ -116,7 +116,8 @@ class Pipeline:
     async def close(self) -> None:
         """Leave off: what is being applied is committed whole or not at all."""
         self._lanes.close()
-        await self._redis.aclose()
+        with contextlib.suppress(RedisError):  # be it without a good-bye
+            await self._redis.aclose()
 
     async def _apply_events(self, batches: Sequence[RecordBatch]) -> None:
         for batch, result in zip(batches, await self._events.apply(batches), strict=True):

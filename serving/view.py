@@ -7,8 +7,10 @@ answer too, it takes its place between two requests. Those under way finish with
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import structlog
+from redis.exceptions import RedisError
 
 from config.errors import SettingsError, StoreError
 from config.settings import Settings
@@ -44,8 +46,9 @@ class View:
         self.answers = Answers(Recommender(self.reader, self.settings), outage, exposures)
 
     async def close(self) -> None:
-        """End its connections."""
-        await self._redis.aclose()
+        """End its connections, be it without a good-bye."""
+        with contextlib.suppress(RedisError):
+            await self._redis.aclose()
 
 
 class LiveView:
