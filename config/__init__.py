@@ -2,6 +2,7 @@
 
 `settings.py` is the one place where a setting is named (`overlay.py`: what a generation of the
 store brings along); `errors.py` the one error tree.
-`services.py` and the files beside it start Kafka and Redis where none is given.
+`services.py` and the files beside it start Kafka and Redis where none is given, and
+`kafka_cluster.py` and `redis_sentinel.py` several of them.
 Next: `streams/`, where events enter.
 """

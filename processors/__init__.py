@@ -9,6 +9,7 @@ draws a lesson from them (`learning.py` has the step, `standing.py` which rankin
 `catalogue.py` and `exposure.py` (and `item_topics.py`, what they share) are the same for the other
 topics. `pipeline.py` is all of it for one generation, and `worker.py` the Faust app around it
 (`building.py`: workers of a generation that is not live yet; `lanes.py`: what waits in all
-partitions is one batch; `watchdog.py`: a worker that is stuck ends).
+partitions is one batch; `watchdog.py`: a worker that is stuck ends; `remade.py`: so does one whose
+topic is another one).
 Next: `store/`, which commits the increments.
 """
