@@ -78,7 +78,7 @@ async def _fill_disk(run: Run) -> None:
     kafka = run.world.kafka
     with full_disk(kafka.folder.parent):
         run.injected()
-        await run.until(lambda: not kafka.running, "the broker goes on with a full disk", 25)
+        await run.until(lambda: not kafka.running, "the broker goes on with a full disk")
         await asyncio.sleep(2)
     await asyncio.to_thread(kafka.kill)
     await asyncio.to_thread(kafka.start)

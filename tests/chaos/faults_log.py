@@ -73,7 +73,6 @@ async def _remake(run: Run) -> None:
     await run.until(
         lambda: "the topic was deleted and made again" in run.deployment.said(),
         "that the topic is another one is not logged",
-        30,
     )
 
 

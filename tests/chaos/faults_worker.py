@@ -76,7 +76,7 @@ async def _roll(run: Run) -> None:
             before = _assignments(worker)
             worker.start()
             run.injected()
-            await run.until(partial(_assigned, worker, before), "a new worker reads nothing", 40)
+            await run.until(partial(_assigned, worker, before), "a new worker reads nothing")
 
 
 def _assignments(worker: Child) -> int:

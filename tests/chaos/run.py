@@ -87,7 +87,7 @@ class Run:
             await redis.aclose()
 
     async def until(
-        self, condition: Callable[[], object], what: str, seconds: float = 20.0
+        self, condition: Callable[[], object], what: str, seconds: float = 60.0
     ) -> None:
         """Wait for a condition; the row fails where it does not come."""
         limit = time.monotonic() + seconds
