@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 from redis.asyncio import Redis
 from rich.progress import Progress, TaskID
 
@@ -29,6 +30,8 @@ from streams.offsets import LogOffsets, Offsets
 from streams.topics import bootstrap_of
 
 __all__ = ["Built", "build"]
+
+log = structlog.get_logger("headwater.replay")
 
 _TICK_SECONDS = 0.25
 _RATE_SECONDS = 5.0
@@ -134,7 +137,7 @@ class _Watch:
         task: TaskID | None = None
         first = begun = None
         recent: list[tuple[float, int]] = []
-        now = time.monotonic()
+        now = told = time.monotonic()
         while True:
             asked = time.monotonic()
             ends = await asyncio.to_thread(self._offsets.ends)
@@ -151,9 +154,12 @@ class _Watch:
             if begun is None and at > first:
                 begun = asked
             recent = [*((t, n) for t, n in recent if now - t < _RATE_SECONDS), (now, at)]
+            note = _note(recent, end - at)
             if task is not None:
-                note = _note(recent, end - at)
                 self._bar.update(task, total=end - first, completed=at - first, note=note)
+            if self._bar.disable and now - told > _RATE_SECONDS:
+                told = now
+                log.info("replaying", generation=self._one.number, progress=note)
             behind = any(
                 np.any(np.array(next_offsets[topic]) < np.array(offsets))
                 for topic, offsets in ends.items()

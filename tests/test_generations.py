@@ -273,6 +273,8 @@ async def test_a_snapshot_brings_back_what_was_lost(
         async with sending(settings, seed + 1):
             saved = await run(settings, "snapshot", "save", str(file))
             assert saved["generation"] == 1
+        # Whom it knows, and who asks to be forgotten after that.
+        _bury_user(settings, "user-1")
         # Somebody else's Redis.
         server = RedisServer(tmp_path / "other")
         server.start()
@@ -289,6 +291,14 @@ async def test_a_snapshot_brings_back_what_was_lost(
             await redis.aclose()
         finally:
             server.stop()
+
+
+def _bury_user(settings: Settings, user: str) -> None:
+    producer = Producer(
+        {"bootstrap.servers": bootstrap_of(settings), "partitioner": "murmur2_random"}
+    )
+    producer.produce(settings.kafka.events_topic, key=user.encode())
+    assert producer.flush(SECONDS) == 0
 
 
 def _torn(file: Path) -> Path:
