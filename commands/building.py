@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from rich.progress import Progress, TaskID
 
 from commands.stack import child_environment
+from config.ending import end_tasks
 from config.errors import StoreError
 from config.settings import Settings
 from config.supervisor import Supervisor
@@ -103,9 +104,7 @@ async def _first_of(supervisor: Supervisor, watch: _Watch) -> Built:
             await failed
         return await caught_up
     finally:
-        for task in (failed, caught_up):
-            task.cancel()
-        await asyncio.gather(failed, caught_up, return_exceptions=True)
+        await end_tasks((failed, caught_up))
 
 
 class _Watch:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 import structlog
 from aiohttp import web
 
+from config.ending import end_tasks
 from config.errors import StreamError
 from config.settings import Settings
 from serving import (
@@ -111,9 +112,7 @@ async def _context(settings: Settings) -> AsyncIterator[Context]:
     try:
         yield context
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
         metrics.flush()
         await exposures.close()
         outage.close()

@@ -12,6 +12,7 @@ import contextlib
 import structlog
 from redis.exceptions import RedisError
 
+from config.ending import end_tasks
 from config.errors import SettingsError, StoreError
 from config.settings import Settings
 from serving.answers import Answers
@@ -97,9 +98,7 @@ class LiveView:
 
     async def close(self) -> None:
         """End all connections."""
-        for task in self._leaving:
-            task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await end_tasks(self._leaving)
         await self.now.close()
 
     def _view(self, generation: Generation) -> View:
