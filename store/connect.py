@@ -53,9 +53,9 @@ class LendingConnection(Connection):
 
     def take_back(self, lost: Exception | None) -> None:
         """The lent transport is lost: told who waits for that; `connect` makes a new one."""
-        if self._own is not None:
-            self._own.connection_lost(lost)
-            self._own = None
+        own, self._own = self._own, None
+        if own is not None:
+            own.connection_lost(lost)
         self._close()  # type: ignore[no-untyped-call]
 
     def error_of(self, text: str) -> Exception:

@@ -113,8 +113,8 @@ class _Replies(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more comes."""
-        self._end(RedisConnectionError(f"Redis closed the connection: {exc or 'no reason told'}"))
-        self._connection.take_back(exc)
+        said = f"Redis closed the connection: {exc or 'no reason told'}"
+        self._end(RedisConnectionError(said), exc)
 
     def _check(self) -> None:
         """Whether the oldest answer is due: one timer does for all of them."""
@@ -127,10 +127,15 @@ class _Replies(asyncio.Protocol):
         else:
             self._end(RedisTimeoutError(f"Redis does not answer within {self._seconds:g} s"))
 
-    def _end(self, error: RedisError) -> None:
-        """Answers that are still to come would be taken for others': the connection goes."""
+    def _end(self, error: RedisError, lost: Exception | None = None) -> None:
+        """Answers that are still to come would be taken for others': the connection goes, at once,
+        so that the next one is not made of what is left of it.
+        """
+        if not self.open:
+            return
         self.open = False
         self._transport.abort()
+        self._connection.take_back(lost)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
