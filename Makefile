@@ -3,14 +3,14 @@
 # make test    linters, types and every test, against real services
 # make lint    linters and types alone
 # make chaos   the table of faults: processes killed, frozen, cut off and filled up under load
-# make docs    writes docs/settings.md
+# make docs    writes docs/settings.md, and the plan in docs/design.md
 # make locks   resolves requirements.lock and config/kafka.lock anew
 
 UV := uv==0.13.9
 BIN := .venv/bin
 RUN_UV := $(BIN)/python -m uv
 
-.PHONY: setup demo test lint bench chaos docs locks browser clean
+.PHONY: setup demo test lint bench chaos docs locks browser tls-redis clean
 
 setup: .venv/.installed
 
@@ -46,7 +46,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint browser
+test: lint browser tls-redis
 	$(BIN)/python -m pytest
 
 # The console's tests drive a browser; without one they are skipped and say so.
@@ -57,8 +57,12 @@ browser:
 	    >/dev/null 2>&1 || echo "chromium cannot be installed; going on without it" >&2; \
 	fi
 
+# The Redis that the packages bring speaks no TLS; without one that does, tests of it are skipped.
+tls-redis: setup
+	@$(BIN)/python -m tests.tls_redis
+
 # Everything that docs/performance.md tells, on a machine that does nothing else meanwhile.
-MEASURED = ingest against replay serve freshness memory growth learning
+MEASURED = ingest against replay serve freshness memory growth learning spike
 bench: setup
 	@mkdir -p .headwater/bench
 	@for name in $(MEASURED); do \
@@ -67,7 +71,10 @@ bench: setup
 	  mv .headwater/bench/new.json .headwater/bench/$$name.json; \
 	done
 	@$(BIN)/python -m benchmarks.tables .headwater/bench docs/performance.md
+	@$(BIN)/python -m planning.shipped .headwater/bench
+	@$(BIN)/python -m planning.document docs/design.md
 	@$(BIN)/python -m benchmarks.growth_picture .headwater/bench/growth.json docs/growth.svg
+	@$(BIN)/python -m benchmarks.spike_picture .headwater/bench/spike.json docs/spike.svg
 
 # Everything that docs/reliability.md tells; some of it with FAULTS="redis-full kafka-kill".
 chaos: setup
@@ -79,9 +86,10 @@ chaos: setup
 
 docs: setup
 	$(BIN)/python -m commands.settings_cmd >docs/settings.md
+	$(BIN)/python -m planning.document docs/design.md
 
 locks: setup
-	$(RUN_UV) pip compile --universal --python-version 3.11 --extra dev --generate-hashes --upgrade \
+	$(RUN_UV) pip compile --universal --python-version 3.11 --extra dev --extra traces --generate-hashes --upgrade \
 	  --no-header --no-emit-find-links --no-emit-index-url -q pyproject.toml -o requirements.lock
 	$(BIN)/python -m config.jars
 

@@ -3,29 +3,27 @@
 
 Two panels, HR@20 and MRR@20, over the share of the stream. Every line is named at its end and has a
 dash pattern of its own, so that nothing depends on colour; rankings that agree in every part share
-one line. The background is white in dark pages too.
+one line.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-import orjson
-
+from benchmarks.svg import FAINT, draw_file, page
 from commands.curve import RANKINGS
 from config.errors import BadInput
 
-__all__ = ["draw", "main"]
+__all__ = ["draw"]
 
 _WIDTH, _PANEL, _TOP, _GAP, _FOOT = 820, 230, 64, 56, 50
 _LEFT, _RIGHT = 56, 610
-_INK, _FAINT = "#1f2328", "#d1d9e0"
 _LABEL_STEP = 17
 _STYLES = {
     "served": ("#0550ae", "", 3.0),
@@ -68,13 +66,6 @@ def draw(result: dict[str, Any]) -> str:
     name = Path(result["data"]).parent.name or Path(result["data"]).name
     height = _TOP + len(_MEASURES) * (_PANEL + _GAP) + _FOOT - _GAP
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
-        f'width="{_WIDTH}" height="{height}" role="img" aria-labelledby="title description" '
-        'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" '
-        f'font-size="13" fill="{_INK}">',
-        f'<title id="title">{escape(f"{name}: rankings over the stream")}</title>',
-        f'<desc id="description">{escape(_told(result, curve))}</desc>',
-        f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="{_LEFT}" y="28" font-size="16" font-weight="600">'
         f"{escape(name)}: each event predicted before it is learned</text>",
     ]
@@ -85,7 +76,8 @@ def draw(result: dict[str, Any]) -> str:
     parts.append(
         f'<text x="{middle:g}" y="{height - 10}" text-anchor="middle">{escape(foot)}</text>'
     )
-    return "\n".join([*parts, "</svg>", ""])
+    title = f"{name}: rankings over the stream"
+    return page(_WIDTH, height, title, _told(result, curve), parts)
 
 
 def _panel(curve: Sequence[dict[str, Any]], measure: str, label: str, top: int) -> list[str]:
@@ -105,7 +97,7 @@ def _panel(curve: Sequence[dict[str, Any]], measure: str, label: str, top: int) 
     parts = [f'<text x="{_LEFT}" y="{top - 10}" font-weight="600">{escape(label)}</text>']
     for value in range(0, most + 1, step):
         parts += [
-            f'<path d="M{_LEFT} {y(value):.1f}H{_RIGHT}" stroke="{_FAINT}"/>',
+            f'<path d="M{_LEFT} {y(value):.1f}H{_RIGHT}" stroke="{FAINT}"/>',
             f'<text x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value}</text>',
         ]
     for tenth in range(11):
@@ -178,11 +170,5 @@ def _told(result: dict[str, Any], curve: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def main(arguments: Iterable[str]) -> None:
-    """Draw the first file into the second."""
-    source, target = map(Path, arguments)
-    target.write_text(draw(orjson.loads(source.read_bytes())), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    draw_file(draw, sys.argv[1:])

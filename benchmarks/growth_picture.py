@@ -9,22 +9,19 @@ microseconds at its point. The band reaches up to 1.3, which is how far costs ma
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
-from xml.sax.saxutils import escape
 
-import orjson
-
+from benchmarks.svg import FAINT, draw_file, page
 from config.errors import BadInput
 
-__all__ = ["draw", "main"]
+__all__ = ["draw"]
 
 _AXES = ("items", "users", "workers")
 _COSTS = {"event": ("an event", "#0550ae", ""), "request": ("a request", "#bc4c00", "7 3")}
 """What is shown: its name, colour and dashes."""
 _PANEL, _GAP, _TOP, _HIGH, _LEFT, _FOOT = 230, 36, 84, 210, 46, 48
-_INK, _FAINT, _BAND = "#1f2328", "#d1d9e0", "#eef4ec"
+_BAND = "#eef4ec"
 _ALLOWED, _LEAST_TOP = 1.3, 2.0
 
 
@@ -37,15 +34,7 @@ def draw(result: Mapping[str, Any]) -> str:
     top = max([_LEAST_TOP, *(value for line in shown for value in line)]) + 0.1
     width = _LEFT + len(_AXES) * (_PANEL + _GAP)
     height = _TOP + _HIGH + _FOOT
-    told = escape(_told(panels))
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img" aria-labelledby="title description" font-size="13" '
-        'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" '
-        f'fill="{_INK}">',
-        '<title id="title">Processor time of an event and a request as the shop grows</title>',
-        f'<desc id="description">{told}</desc>',
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         f'<text x="{_LEFT}" y="26" font-size="16" font-weight="600">'
         "Processor time as the shop grows, relative to the least</text>",
     ]
@@ -58,7 +47,8 @@ def draw(result: Mapping[str, Any]) -> str:
         x += 240
     for number, (axis, points) in enumerate(panels.items()):
         parts += _draw_panel(axis, points, _LEFT + number * (_PANEL + _GAP), top)
-    return "\n".join([*parts, "</svg>", ""])
+    title = "Processor time of an event and a request as the shop grows"
+    return page(width, height, title, _told(panels), parts)
 
 
 def _draw_panel(
@@ -78,7 +68,7 @@ def _draw_panel(
     ]
     for value in (0, 1, _ALLOWED):
         parts += [
-            f'<path d="M{left} {y(value):.1f}h{_PANEL}" stroke="{_FAINT}"/>',
+            f'<path d="M{left} {y(value):.1f}h{_PANEL}" stroke="{FAINT}"/>',
             f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value}</text>',
         ]
     for middle, point in zip(middles, points, strict=True):
@@ -132,11 +122,5 @@ def _told(panels: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "Three line charts. " + "; ".join(said) + "."
 
 
-def main(arguments: Iterable[str]) -> None:
-    """Draw the first file into the second."""
-    source, target = map(Path, arguments)
-    target.write_text(draw(orjson.loads(source.read_bytes())), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    draw_file(draw, sys.argv[1:])

@@ -20,17 +20,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from benchmarks.helper import answer_lines
 from benchmarks.latency import latency_report
 from config.errors import ServiceError
 
-__all__ = ["Load", "closed_loop", "get_request", "open_loop"]
+__all__ = ["Load", "by_second", "closed_loop", "due_at", "get_request", "open_loop"]
 
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 30.0
 """A server that says nothing for so long has stopped."""
 _READ_BYTES = 262_144
 _LENGTH = b"content-length:"
+_DEGRADED = b'"degraded":true}'
 
 
 @dataclass(slots=True)
@@ -38,15 +41,31 @@ class Load:
     """What came back."""
 
     seconds: float = 0.0
+    begin: float = 0.0
+    """Of an open loop, by time.perf_counter."""
     latencies: list[float] = field(default_factory=list)
-    """Seconds of each answered request, since it was due."""
-    errors: int = 0
-    """Answers other than 200."""
+    """Seconds of each request that was answered 200, since it was due."""
+    due: list[float] = field(default_factory=list)
+    """When each of these was due, by time.perf_counter."""
+    degraded: list[float] = field(default_factory=list)
+    """The same, of those among them that say that they are degraded."""
+    failed: list[float] = field(default_factory=list)
+    """The same, of requests that were answered otherwise."""
+
+    @property
+    def errors(self) -> int:
+        """Answers other than 200."""
+        return len(self.failed)
+
+    @property
+    def answers(self) -> int:
+        """Of all kinds."""
+        return len(self.latencies) + self.errors
 
     @property
     def rate(self) -> float:
         """Answers a second."""
-        return len(self.latencies) / self.seconds
+        return self.answers / self.seconds
 
 
 def get_request(path: str) -> bytes:
@@ -62,6 +81,8 @@ class _Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(_PATIENCE_SECONDS)
         self.due = 0.0
+        self.degraded = False
+        """Whether the last answer says so."""
         self._read = b""
         self._ends = 0
 
@@ -89,6 +110,7 @@ class _Connection:
             self._read = data
             return None
         self._read, self._ends = b"", 0
+        self.degraded = data.endswith(_DEGRADED)
         return data.startswith(b"HTTP/1.1 200")
 
 
@@ -126,8 +148,13 @@ class _Connections:
             connection = key.data
             good = connection.receive()
             if good is not None:
-                load.latencies.append(time.perf_counter() - connection.due)
-                load.errors += not good
+                if good:
+                    load.latencies.append(time.perf_counter() - connection.due)
+                    load.due.append(connection.due)
+                    if connection.degraded:
+                        load.degraded.append(connection.due)
+                else:
+                    load.failed.append(connection.due)
                 done.append(connection)
         if not done and seconds is None and not read:
             raise ServiceError("the server answers nothing any more: see its log")
@@ -159,48 +186,81 @@ def closed_loop(
     return load
 
 
+def due_at(stages: Sequence[tuple[float, float]]) -> list[float]:
+    """When requests are due, in seconds from the first: for each stage, a rate and its seconds."""
+    due: list[float] = []
+    begin = 0.0
+    for rate, seconds in stages:
+        due += [begin + number / rate for number in range(int(rate * seconds))]
+        begin += seconds
+    return due
+
+
 def open_loop(
-    host: str, port: int, requests: Sequence[bytes], connections: int, rate: float, seconds: float
+    host: str, port: int, requests: Sequence[bytes], connections: int, due: Sequence[float]
 ) -> Load:
-    """Send `rate` requests a second for so long. Raises ServiceError on a lost connection."""
+    """Send requests when they are due, as `due_at` says. Raises ServiceError on a lost
+    connection.
+    """
     load = Load()
-    total = int(rate * seconds)
+    total = len(due)
     with _Connections(host, port, connections) as clients:
         free = deque(clients.all)
-        begin = time.perf_counter()
+        load.begin = begin = time.perf_counter()
         sent = 0
-        while len(load.latencies) < total:
+        while load.answers < total:
             now = time.perf_counter() - begin
-            while free and sent < total and sent <= now * rate:
-                free.popleft().send(requests[sent % len(requests)], begin + sent / rate)
+            while free and sent < total and due[sent] <= now:
+                free.popleft().send(requests[sent % len(requests)], begin + due[sent])
                 sent += 1
-            ahead = sent / rate - (time.perf_counter() - begin)
             more_to_send = free and sent < total
-            free.extend(clients.answered(load, ahead if more_to_send else _PATIENCE_SECONDS))
+            ahead = due[sent] - (time.perf_counter() - begin) if more_to_send else _PATIENCE_SECONDS
+            free.extend(clients.answered(load, ahead))
         load.seconds = time.perf_counter() - begin
     return load
 
 
+def by_second(load: Load) -> dict[str, list[float]]:
+    """What became of the requests that were due in each second from the first one on."""
+    due, latency = np.array(load.due) - load.begin, np.array(load.latencies)
+    failed, degraded = (np.array(one) - load.begin for one in (load.failed, load.degraded))
+    seconds = 1 + int(max(due.max(initial=0), failed.max(initial=0)))
+    counts = {
+        name: np.bincount(times.astype(np.int64), minlength=seconds).tolist()
+        for name, times in (("answered", due), ("failed", failed), ("degraded", degraded))
+    }
+    second = due.astype(np.int64)
+    waits = [latency_report(latency[second == number].tolist()) for number in range(seconds)]
+    return counts | {name: [one[name] for one in waits] for name in ("p50_ms", "p99_ms")}
+
+
 def _prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """`setup`: host, port, and the paths that are asked for, in this order and over again."""
+    """`setup`: host, port, and the paths that are asked for, in this order and over again.
+
+    An order for `connections` is a closed loop of some `seconds`, or an open one with a `rate`, or
+    with `stages` of rates and seconds, each second of which is told.
+    """
     host, port = setup["host"], setup["port"]
     requests = [get_request(path) for path in setup["paths"]]
 
     def work(order: dict[str, Any]) -> dict[str, Any]:
         spent = time.process_time()
+        stages = order.get("stages")
         if "rate" in order:
-            load = open_loop(
-                host, port, requests, order["connections"], order["rate"], order["seconds"]
-            )
+            stages = [(order["rate"], order["seconds"])]
+        if stages:
+            load = open_loop(host, port, requests, order["connections"], due_at(stages))
         else:
             load = closed_loop(host, port, requests, order["connections"], order["seconds"])
         cost = time.process_time() - spent
         return {
-            "requests": len(load.latencies),
+            "requests": load.answers,
             "requests_per_second": load.rate,
+            "goodput": len(load.latencies) / load.seconds,
             "errors": load.errors,
             "load_share_of_a_core": cost / load.seconds,
             **latency_report(load.latencies),
+            **({"begin": load.begin, "by_second": by_second(load)} if "stages" in order else {}),
         }
 
     return work

@@ -28,6 +28,7 @@ from benchmarks.setup import (
     wipe,
 )
 from commands.stack import Stack
+from config.errors import ServiceError
 from config.settings import Settings
 from streams.topics import bootstrap_of
 
@@ -59,6 +60,7 @@ async def measure_ingest(
     producer: list[float] = []
     async with measuring_stack(settings) as stack:
         await filled_log(stack.settings, **shop)
+        log_bytes = _log_bytes(stack)
         for number in range(rounds):
             alone.append(await count_log(stack, events, workers, pinned=workers == 1))
             log.info("alone", round=number + 1, events_per_second=round(alone[-1].rate))
@@ -77,12 +79,21 @@ async def measure_ingest(
             "alone": spreads([one.cpu for one in alone]),
             "together": spreads([one.cpu for one in together]) | {"producer": spread(producer, 2)},
         },
+        "log_bytes_per_event": round(log_bytes / events, 1),
         "pinned": workers == 1 and cores() is not None,
         "rounds": rounds,
         **shop,
         "workers": workers,
         "machine": machine(),
     }
+
+
+def _log_bytes(stack: Stack) -> int:
+    """Of the topic of events in Kafka's data folder; its indexes are made in advance."""
+    if stack.services.kafka is None:
+        raise ServiceError("only services that were started here can be measured")
+    segments = f"data/{stack.settings.kafka.events_topic}-*/*.log"
+    return sum(path.stat().st_size for path in stack.services.kafka.folder.glob(segments))
 
 
 def sender_setup(settings: Settings, first_id: int = 0, **load: Any) -> dict[str, Any]:

@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CAN_PIN", "Cores", "ProcessTimes", "cores", "cpu_seconds", "microseconds_each", "pin"]
+__all__ = [
+    "CAN_PIN",
+    "Cores",
+    "ProcessTimes",
+    "cores",
+    "cpu_seconds",
+    "microseconds_each",
+    "pin",
+    "shares_of_a_core",
+]
 
 CAN_PIN = sys.platform == "linux"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -73,6 +82,13 @@ def microseconds_each(
 ) -> dict[str, float]:
     """Microseconds of each process, between two readings, for each of `count` things done."""
     return {name: round(1e6 * (after[name] - before[name]) / count, 2) for name in after}
+
+
+def shares_of_a_core(
+    before: Mapping[str, float], after: Mapping[str, float], seconds: float
+) -> dict[str, float]:
+    """What each process used of a core, between two readings so many seconds apart."""
+    return {name: round((after[name] - before[name]) / seconds, 2) for name in after}
 
 
 def _own_seconds(pid: int) -> float:

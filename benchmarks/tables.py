@@ -44,8 +44,10 @@ def _each(found: Mapping[str, Mapping[str, float]]) -> list[str]:
 def _ingest(result: Result) -> str:
     costs = result["microseconds_per_event"]
     told = {"alone": "worker alone on a core", "together": "all on all cores, producer too"}
-    rows = [[told[n], _range(result["spread"][n]), *_each(costs[n])] for n in told]
-    return _table(["", "events/s", "worker µs", "Redis µs", "Kafka µs", "producer µs"], rows)
+    size = f"{result['log_bytes_per_event']:.1f}"
+    rows = [[told[n], _range(result["spread"][n]), *_each(costs[n]), size] for n in told]
+    names = ("worker µs", "Redis µs", "Kafka µs", "producer µs", "bytes in Kafka's log")
+    return _table(["", "events/s", *names], rows)
 
 
 def _against(result: Result) -> str:
@@ -128,6 +130,33 @@ def _growth(result: Result) -> str:
     return _table(["", "µs an event", "events/s", "µs a request"], rows)
 
 
+def _spike(result: Result) -> str:
+    names = ("before", "ten times" if result["stages"][1]["factor"] == 10 else "rush", "after")
+    told = {
+        "requests answered a second": ("answered_per_second", ""),
+        "… of which degraded": ("degraded_per_second", ""),
+        "requests refused a second": ("failed_per_second", ""),
+        "p50 of answers": ("p50_ms", " ms"),
+        "p99 of answers": ("p99_ms", " ms"),
+        "event sent to visible, median": ("freshness_p50_ms", " ms"),
+        "event sent to visible, longest": ("freshness_max_ms", " ms"),
+        "events behind, at most": ("most_behind", ""),
+    }
+    rows = [
+        ["seconds", *(f"{one['seconds']:g}" for one in result["stages"])],
+        ["events sent a second", *(f"{one:,}" for one in result["events_per_second"])],
+        *(
+            [name, *(f"{one[field]:,.10g}{unit}" for one in result["stages"])]
+            for name, (field, unit) in told.items()
+        ),
+    ]
+    after = result["normal_after_seconds"]
+    normal = "not within the time" if after is None else f"{after} s after the rush"
+    lost = f"{result['events']:,} sent, lost {result['lost']}, doubled {result['doubled']}"
+    rows += [["everything as before", normal, "", ""], ["counted in the end", lost, "", ""]]
+    return _table(["", *names], rows)
+
+
 TABLES: dict[str, Callable[[Result], str]] = {
     "ingest": _ingest,
     "against": _against,
@@ -136,6 +165,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "freshness": _freshness,
     "memory": _memory,
     "growth": _growth,
+    "spike": _spike,
 }
 """What makes the table of each measurement."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import uvloop
@@ -16,10 +17,13 @@ from benchmarks.growth import measure_growth
 from benchmarks.ingest import measure_ingest
 from benchmarks.learning import measure_learning
 from benchmarks.memory import measure_memory
+from benchmarks.overload import measure_overload
 from benchmarks.replay import measure_replay
 from benchmarks.serve import measure_serve
-from commands.process import Json, print_json
+from benchmarks.spike import measure_spike
+from commands.process import Json, print_json, say
 from config.settings import Settings, load_settings
+from planning.costs_file import costs_path, write_costs
 
 __all__ = ["bench"]
 
@@ -60,6 +64,7 @@ def ingest(
         Workers; more than one are not kept to one core.
     """
     _run(
+        "ingest",
         lambda settings: measure_ingest(
             settings, events=events, items=items, users=users, rounds=rounds, workers=workers
         ),
@@ -77,6 +82,7 @@ def serve(
     seconds: Rate = 8,
     connections: Positive = 32,
     processes: Positive = 1,
+    overload: bool = False,
     json: Json = False,
 ) -> None:
     """Recommendation requests a second, and how long one takes.
@@ -97,8 +103,26 @@ def serve(
         Connections of the closed loop that finds the capacity.
     processes
         Server processes; more than one are not kept to one core.
+    overload
+        Ask one process for more than it can answer, instead: what it still answers, and how soon.
     """
+    if overload:
+        _run(
+            "serve",
+            lambda settings: measure_overload(
+                settings,
+                events=events or int(5.5 * users),
+                items=items,
+                users=users,
+                rounds=rounds,
+                seconds=seconds,
+                connections=connections,
+            ),
+            json,
+        )
+        return
     _run(
+        "serve",
         lambda settings: measure_serve(
             settings,
             events=events or int(5.5 * users),
@@ -139,6 +163,7 @@ def freshness(
         Events whose way is timed.
     """
     _run(
+        "freshness",
         lambda settings: measure_freshness(
             settings, rate=rate, requests=requests, items=items, users=users, probes=probes
         ),
@@ -172,6 +197,7 @@ def replay(
         Numbers of workers to measure with.
     """
     _run(
+        "replay",
         lambda settings: measure_replay(
             settings,
             events=events,
@@ -210,6 +236,7 @@ def against(
         For how long each of the others is watched in a round.
     """
     _run(
+        "against",
         lambda settings: measure_against(
             settings, events=events, items=items, users=users, rounds=rounds, seconds=seconds
         ),
@@ -228,7 +255,7 @@ def memory(*, items: Positive = 2_500, users: Positive = 50_000, json: Json = Fa
     users
         Users of the shop; each has 20 events.
     """
-    _run(lambda settings: measure_memory(settings, items=items, users=users), json)
+    _run("memory", lambda settings: measure_memory(settings, items=items, users=users), json)
 
 
 @bench.command
@@ -263,6 +290,7 @@ def growth(
         Length of a round of requests.
     """
     _run(
+        "growth",
         lambda settings: measure_growth(
             settings,
             items=list(items),
@@ -303,6 +331,7 @@ def learning(
         Length of a round of requests.
     """
     _run(
+        "learning",
         lambda settings: measure_learning(
             settings, events=events, items=items, users=users, rounds=rounds, seconds=seconds
         ),
@@ -310,12 +339,68 @@ def learning(
     )
 
 
-def _run(measure: Callable[[Settings], Awaitable[dict[str, Any]]], json: bool) -> None:
+@bench.command
+def spike(
+    *,
+    rate: Rate = 1_000,
+    requests: Rate = 300,
+    times: Rate = 10,
+    items: Positive = 20_000,
+    users: Positive = 100_000,
+    calm: Rate = 30,
+    rush: Rate = 120,
+    after: Rate = 90,
+    json: Json = False,
+) -> None:
+    """What becomes of events and requests that are ten times as many from one second to the next.
+
+    Parameters
+    ----------
+    rate
+        Events a second, before and after.
+    requests
+        Requests a second, before and after.
+    times
+        Times as many of both in the rush.
+    items
+        Items of the shop.
+    users
+        Users of the shop.
+    calm
+        Seconds before the rush.
+    rush
+        Seconds of the rush.
+    after
+        Seconds that are watched after it.
+    """
+    _run(
+        "spike",
+        lambda settings: measure_spike(
+            settings,
+            rate=rate,
+            requests=requests,
+            times=times,
+            items=items,
+            users=users,
+            calm=calm,
+            rush=rush,
+            after=after,
+        ),
+        json,
+    )
+
+
+def _run(name: str, measure: Callable[[Settings], Awaitable[dict[str, Any]]], json: bool) -> None:
+    settings = load_settings()
+
     async def measured() -> dict[str, Any]:
-        return await measure(load_settings())
+        return await measure(settings)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         result = runner.run(measured())
+    path = costs_path(settings)
+    if costs := write_costs(path, name, result, datetime.now(UTC)):
+        say(f"unit costs for `headwater plan` are in {path}: {', '.join(costs)}")
     if json:
         print_json(result)
         return

@@ -19,7 +19,7 @@ from rich.progress import Progress, TaskID
 from commands.stack import child_environment
 from config.ending import end_tasks
 from config.errors import StoreError
-from config.settings import Settings
+from config.settings import DEFAULT_TENANT, Settings
 from config.supervisor import Supervisor
 from processors.building import builders_group
 from store.commit import read_item_marks
@@ -28,7 +28,6 @@ from store.keys import Keys
 from store.writer import StoreWriter
 from streams.ends import LogEnds
 from streams.offsets import LogOffsets, Offsets
-from streams.topics import bootstrap_of
 
 __all__ = ["Built", "build"]
 
@@ -78,8 +77,10 @@ async def build(
         env = child_environment(settings)
         env.pop("PROMETHEUS_MULTIPROC_DIR", None)  # the console shows the live generation
         for number in range(1, workers + 1):
-            name = f"generation-{one.number}-worker-{number}"
+            of = "" if settings.tenant == DEFAULT_TENANT else f"{settings.tenant}-"
+            name = f"{of}generation-{one.number}-worker-{number}"
             argv = ["-m", "commands", "worker", "--generation", str(one.number)]
+            argv += ["--tenant", settings.tenant]
             supervisor.start(name, [sys.executable, *argv], env)
         watch = _Watch(settings, redis, one, offsets, bar)
         built = await _first_of(supervisor, watch)
@@ -126,7 +127,7 @@ class _Watch:
         self._generations = Generations(redis, settings)
         self._events = own.kafka.events_topic
         self._offsets = offsets
-        self._log_ends = LogEnds(bootstrap_of(settings), self._events)
+        self._log_ends = LogEnds(settings.kafka, self._events)
         self._empty: dict[int, int] = {}
         """Up to where there is nothing more to count in a partition, by what was looked at."""
         self._bar = bar

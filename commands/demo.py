@@ -24,8 +24,9 @@ import numpy as np
 from redis.exceptions import RedisError
 from yarl import URL
 
-from commands.csv_events import EventFile, read_items
+from commands.csv_events import EventFile
 from commands.feed import Rate, progress_bar, send_events, send_items
+from commands.item_files import ItemFile
 from commands.movielens import fetch_movielens
 from commands.process import Json, in_thread, run_until_signalled, say
 from commands.stack import Stack
@@ -115,9 +116,9 @@ def from_file(path: Path, settings: EventSettings) -> DemoData:
     beside = (path.with_name("items.csv"), path.with_name("items.csv.gz"))
     catalogue = next((one for one in beside if one.is_file() and one != path), None)
     items = [
-        item
-        for item in (read_items(catalogue) if catalogue is not None else ())
-        if isinstance(item, CatalogueItem)
+        row.item
+        for row in (ItemFile(catalogue).rows() if catalogue is not None else ())
+        if isinstance(row.item, CatalogueItem)
     ]
 
     def events() -> Iterator[Event]:

@@ -17,14 +17,16 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from commands.csv_events import EventFile, problem_of, read_items
-from commands.process import Json, print_json, say
+from commands.csv_events import EventFile, problem_of
+from commands.item_files import ItemFile
+from commands.process import Json, TenantName, print_json, say
 from config.errors import SettingsError
 from config.settings import Settings, load_settings
+from config.tenants import named_tenant
 from streams.event import Event, Rejection
 from streams.item import CatalogueItem
 from streams.producer import EventProducer, RecordProducer
-from streams.topics import bootstrap_of, ensure_topics
+from streams.topics import ensure_topics
 
 __all__ = ["Rate", "feed", "progress_bar", "send_events", "send_items"]
 
@@ -47,6 +49,7 @@ def feed(
     rate: Rate = None,
     items: Path | None = None,
     shift_to_now: Annotated[bool, Parameter(negative=())] = False,
+    tenant: TenantName = None,
     json: Json = False,
 ) -> None:
     """Send a CSV of events to Kafka; rows that break a rule are reported and left out.
@@ -59,25 +62,29 @@ def feed(
     rate
         Events a second; as fast as possible by default.
     items
-        CSV of the catalogue, sent first: item_id, title, and any other columns as attributes.
+        the catalogue, sent first, in the form that `headwater items` takes.
     shift_to_now
         Move all times by one constant so that the latest event is now.
+    tenant
+        Whose events they are; the one that is not named by default.
     """
-    settings = load_settings()
+    settings = named_tenant(load_settings(), tenant)
     source = EventFile(file, settings.events)
-    catalogue = list(read_items(items)) if items is not None else []
+    catalogue = list(ItemFile(items).rows()) if items is not None else []
     shift = 0
     if shift_to_now:
         count, _, latest = source.span()
         if not count:
             raise SettingsError(f"{file} has no event that could be sent")
         shift = int(time.time() * 1000) - latest
-    ensure_topics(settings)
-    good = [item for item in catalogue if isinstance(item, CatalogueItem)]
-    bad = [item for item in catalogue if not isinstance(item, CatalogueItem)]
+    kafka = settings.kafka
+    sent_to = [kafka.events_topic, *([] if items is None else [kafka.items_topic])]
+    ensure_topics(settings, needed=sent_to)
+    good = [row.item for row in catalogue if isinstance(row.item, CatalogueItem)]
+    bad = [problem_of(row.line, row.item) for row in catalogue if isinstance(row.item, Rejection)]
     if items is not None:
         send_items(settings, good)
-        _report(items, [problem_of(*one) for one in bad], len(bad))
+        _report(items, bad, len(bad))
     problems: list[str] = []
     rejected = 0
     begin = time.monotonic()
@@ -124,7 +131,7 @@ def send_events(
     stop = stop or threading.Event()
     count = 0
     begin = told = time.monotonic()
-    with EventProducer(bootstrap_of(settings), settings.kafka.events_topic) as producer:
+    with EventProducer(settings.kafka, settings.kafka.events_topic) as producer:
         for event in events:
             if stop.is_set():
                 break
@@ -147,7 +154,7 @@ def send_events(
 def send_items(settings: Settings, items: Iterable[CatalogueItem]) -> int:
     """Send catalogue entries; returns how many once the broker has them. Raises StreamError."""
     count = 0
-    with RecordProducer(bootstrap_of(settings)) as producer:
+    with RecordProducer(settings.kafka) as producer:
         for item in items:
             value = _ENCODER.encode(item)
             producer.publish(settings.kafka.items_topic, item.item_id.encode(), value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, Parameter
@@ -16,15 +15,23 @@ from rich.table import Table
 
 from commands.building import build
 from commands.feed import progress_bar
-from commands.process import Count, Json, print_json, redacted, run_until_signalled
+from commands.process import (
+    Count,
+    Json,
+    TenantName,
+    print_json,
+    run_until_signalled,
+)
 from config.errors import ServiceError, StoreError
+from config.redaction import redacted
 from config.settings import Settings, load_settings
+from config.tenants import named_tenant
 from store.compare import compare as compare_generations
 from store.connect import connect
 from store.dropping import delete_keys
-from store.generations import Generation, Generations
+from store.generation_report import report_generations
+from store.generations import Generations
 from store.keys import Keys
-from store.reader import StoreReader
 
 __all__ = ["generations", "run_with_redis"]
 
@@ -40,15 +47,15 @@ generations = App(
 
 
 @generations.command(name="list")
-def list_(*, json: Json = False) -> None:
-    """All of them, the live one marked."""
+def list_(*, tenant: TenantName = None, json: Json = False) -> None:
+    """All of them, the live one marked.
 
-    async def look(redis: Redis, settings: Settings) -> list[dict[str, Any]]:
-        known = Generations(redis, settings)
-        live = await known.live()
-        return [await _shown(redis, settings, one, live) for one in await known.all()]
-
-    found = run_with_redis(look)
+    Parameters
+    ----------
+    tenant
+        Whose they are; of the one that is not named by default.
+    """
+    found = run_with_redis(report_generations, tenant)
     if json:
         print_json({"generations": found})
         return
@@ -72,7 +79,13 @@ def list_(*, json: Json = False) -> None:
 
 @generations.command
 def activate(
-    number: Which, /, *, now: Flag = False, workers: Count = None, json: Json = False
+    number: Which,
+    /,
+    *,
+    now: Flag = False,
+    workers: Count = None,
+    tenant: TenantName = None,
+    json: Json = False,
 ) -> None:
     """Make one the live one: first what it lacks is counted, so that no answer is older.
 
@@ -84,6 +97,8 @@ def activate(
         At once, however far it is behind: the workers then count what it lacks.
     workers
         Workers that bring it up to date, 1 to 64; worker.processes by default.
+    tenant
+        Whose it is.
     """
 
     async def work(redis: Redis, settings: Settings) -> int:
@@ -102,7 +117,7 @@ def activate(
             built = await build(settings, redis, one, workers=count, bar=bar, activate=True)
         return built.events
 
-    events = run_with_redis(work)
+    events = run_with_redis(work, tenant)
     if json:
         print_json({"generation": number, "state": "live", "events": events})
     else:
@@ -110,13 +125,15 @@ def activate(
 
 
 @generations.command
-def drop(number: Which, /, *, json: Json = False) -> None:
+def drop(number: Which, /, *, tenant: TenantName = None, json: Json = False) -> None:
     """Delete one that is not live, little by little; interrupted and called again, go on.
 
     Parameters
     ----------
     number
         Its number.
+    tenant
+        Whose it is.
     """
 
     async def work(redis: Redis, settings: Settings) -> int:
@@ -131,7 +148,7 @@ def drop(number: Which, /, *, json: Json = False) -> None:
         await known.remove(one)
         return deleted
 
-    deleted = run_with_redis(work)
+    deleted = run_with_redis(work, tenant)
     if json:
         print_json({"generation": number, "keys": deleted})
     else:
@@ -145,6 +162,7 @@ def compare(
     /,
     *,
     sample: Annotated[int, Parameter(validator=Number(gte=1))] = 10_000,
+    tenant: TenantName = None,
     json: Json = False,
 ) -> None:
     """Say how far two differ, in what they count and in whom they know.
@@ -155,6 +173,8 @@ def compare(
         Their numbers.
     sample
         Items, and users, of each that are looked at.
+    tenant
+        Whose they are.
     """
 
     async def work(redis: Redis, settings: Settings) -> dict[str, Any]:
@@ -162,7 +182,7 @@ def compare(
         both = await known.get(one), await known.get(other)
         return asdict(await compare_generations(redis, settings, *both, sample))
 
-    found = run_with_redis(work)
+    found = run_with_redis(work, tenant)
     if json:
         print_json({"one": one, "other": other, **found})
         return
@@ -177,9 +197,9 @@ def compare(
     print(f"of an item's nearest 20, both have {found['shared_top']:.1%}")
 
 
-def run_with_redis(work: Callable[[Redis, Settings], Awaitable[T]]) -> T:
-    """What `work` returns; a signal ends it, and the process. Raises HeadwaterError."""
-    settings = load_settings()
+def run_with_redis(work: Callable[[Redis, Settings], Awaitable[T]], tenant: str | None = None) -> T:
+    """What `work` returns for a tenant; a signal ends it all. Raises HeadwaterError."""
+    settings = named_tenant(load_settings(), tenant)
     results: list[T] = []
 
     async def connected() -> None:
@@ -197,23 +217,3 @@ def run_with_redis(work: Callable[[Redis, Settings], Awaitable[T]]) -> T:
     if not results:
         raise KeyboardInterrupt
     return results[0]
-
-
-async def _shown(
-    redis: Redis, settings: Settings, one: Generation, live: Generation | None
-) -> dict[str, Any]:
-    totals = await StoreReader(redis, one.overlaid(settings), one.number).totals()
-    latest = totals.get("latest")
-    return {
-        "generation": one.number,
-        "state": "live" if live is not None and live.number == one.number else one.state,
-        "created": _time(one.created // 1000),
-        "origin": one.origin,
-        "events": totals.get("events", 0),
-        "latest": None if latest is None else _time(latest),
-        "settings": one.settings,
-    }
-
-
-def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()

@@ -12,9 +12,11 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
-from commands.process import Json, print_json, redacted
+from commands.process import Json, TenantName, print_json
 from config.errors import ServiceError, SettingsError
+from config.redaction import redacted
 from config.settings import Settings, load_settings
+from config.tenants import named_tenant
 from serving.routes_items import known_of_user
 from serving.shown import title_of
 from store.connect import connect
@@ -27,7 +29,9 @@ __all__ = ["inspect"]
 _NEIGHBOURS = 20
 
 
-def inspect(what: Literal["user", "item"], id: str, /, *, json: Json = False) -> None:
+def inspect(
+    what: Literal["user", "item"], id: str, /, *, tenant: TenantName = None, json: Json = False
+) -> None:
     """Show what the store knows of a user or an item.
 
     Parameters
@@ -36,10 +40,12 @@ def inspect(what: Literal["user", "item"], id: str, /, *, json: Json = False) ->
         user: the events kept of one. item: its counts, catalogue entry and nearest neighbours.
     id
         The user_id or item_id, 1 to 128 characters.
+    tenant
+        Whose user or item it is; of the one that is not named by default.
     """
     if not 1 <= len(id) <= 128:
         raise SettingsError(f"ID has {len(id)} characters; 1 to 128 are allowed")
-    settings = load_settings()
+    settings = named_tenant(load_settings(), tenant)
     found = asyncio.run(_look(settings, what, id))
     if json:
         print_json(found)

@@ -14,17 +14,16 @@ import orjson
 import structlog
 import uvloop
 from cyclopts import Parameter
-from yarl import URL
 
 from config.settings import LogSettings
 
 __all__ = [
     "Count",
     "Json",
+    "TenantName",
     "configure_logging",
     "in_thread",
     "print_json",
-    "redacted",
     "run_until_signalled",
     "say",
 ]
@@ -32,6 +31,9 @@ __all__ = [
 Json = Annotated[
     bool, Parameter(name="--json", negative=(), help="print one JSON object on stdout")
 ]
+
+
+TenantName = Annotated[str | None, Parameter(name="--tenant")]
 
 
 def _few(kind: object, value: int | None) -> None:
@@ -92,19 +94,6 @@ def print_json(value: dict[str, Any]) -> None:
     """Print a command's result: one JSON object on one line of stdout."""
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
     sys.stdout.flush()
-
-
-def redacted(url: str) -> str:
-    """An address as it may be shown: without the password it may carry."""
-    try:
-        parsed = URL(url)
-    except ValueError:
-        return "(not an address)"
-    if parsed.password is not None:
-        parsed = parsed.with_password("***")
-    if "password" in parsed.query:
-        parsed = parsed.update_query(password="***")  # noqa: S106 - the very opposite
-    return str(parsed)
 
 
 def run_until_signalled(work: Callable[[], Awaitable[None]]) -> None:

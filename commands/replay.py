@@ -12,10 +12,18 @@ from redis.exceptions import RedisError
 
 from commands.building import build
 from commands.feed import progress_bar
-from commands.process import Count, Json, print_json, redacted, run_until_signalled
+from commands.process import (
+    Count,
+    Json,
+    TenantName,
+    print_json,
+    run_until_signalled,
+)
 from config.errors import ServiceError
 from config.overlay import Overlay, chosen, recorded
+from config.redaction import redacted
 from config.settings import Settings, load_settings
+from config.tenants import named_tenant
 from store.connect import connect
 from store.generations import Generation, Generations
 from streams.offsets import LogOffsets, Origin, read_origin
@@ -33,6 +41,7 @@ def replay(
     activate: Flag = False,
     workers: Count = None,
     set_: Annotated[Sequence[str], Parameter(name="--set", negative=())] = (),
+    tenant: TenantName = None,
     json: Json = False,
 ) -> None:
     """Build a new generation from the log while the live one answers; interrupted, and called again
@@ -50,8 +59,10 @@ def replay(
     set_
         A setting to count or rank with, as group.name=value, of the groups store, events, fold,
         rank, learn and explore. It stays with the generation.
+    tenant
+        Whose log it is; that of the one that is not named by default. No other is touched.
     """
-    settings = load_settings()
+    settings = named_tenant(load_settings(), tenant)
     origin, overlay = read_origin(from_), chosen(set_)
     own = Generation(0, "building", 0, from_, _merged(recorded(settings), overlay))
     own.overlaid(settings)  # what is wrong with it is said now

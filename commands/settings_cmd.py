@@ -10,8 +10,9 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from commands.process import Json, print_json, redacted
+from commands.process import Json, TenantName, print_json
 from config.settings import Settings, describe, load_settings
+from config.tenants import named_tenant
 
 __all__ = ["markdown", "settings"]
 
@@ -28,16 +29,18 @@ ends every command with exit code 2 and a line that names it.
 |---|---|---|---|""".splitlines()
 
 
-def settings(*, json: Json = False) -> None:
+def settings(*, tenant: TenantName = None, json: Json = False) -> None:
     """List every setting: its value, its default and what it means.
 
     A setting `http.port` is set by HEADWATER_HTTP__PORT, or by `port` under `[http]` in
     headwater.toml; the environment goes before the file.
+
+    Parameters
+    ----------
+    tenant
+        Whose they are: the deployment's with the tenant's over them.
     """
-    rows = list(describe(load_settings()))
-    for row in rows:
-        if row["name"] == "redis.url" and row["value"]:
-            row["value"] = redacted(row["value"])
+    rows = list(describe(named_tenant(load_settings(), tenant)))
     if json:
         print_json({"settings": rows})
         return

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from commands.building import build
 from commands.feed import progress_bar
 from commands.generations import run_with_redis
-from commands.process import Count, Json, print_json
+from commands.process import Count, Json, TenantName, print_json
 from config.errors import ServiceError, StoreError
 from config.settings import Settings
 from store.dropping import delete_keys
@@ -42,6 +42,7 @@ def save(
     /,
     *,
     generation: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    tenant: TenantName = None,
     json: Json = False,
 ) -> None:
     """Write a generation to a file; events wait meanwhile, answers do not.
@@ -52,6 +53,8 @@ def save(
         Where to; compressed where the name ends in .gz. It is there once it is whole.
     generation
         Its number; the live one by default.
+    tenant
+        Whose it is; of the one that is not named by default.
     """
 
     async def work(redis: Redis, settings: Settings) -> tuple[int, int]:
@@ -74,7 +77,7 @@ def save(
             part.unlink(missing_ok=True)
         return one.number, count
 
-    number, count = run_with_redis(work)
+    number, count = run_with_redis(work, tenant)
     size = file.stat().st_size
     if json:
         print_json({"generation": number, "keys": count, "bytes": size, "file": str(file)})
@@ -84,7 +87,13 @@ def save(
 
 @snapshot.command
 def load(
-    file: Path, /, *, activate: Flag = False, workers: Count = None, json: Json = False
+    file: Path,
+    /,
+    *,
+    activate: Flag = False,
+    workers: Count = None,
+    tenant: TenantName = None,
+    json: Json = False,
 ) -> None:
     """Make a new generation of a file; with --activate, bring it up to date and switch to it.
 
@@ -96,6 +105,8 @@ def load(
         Count what the log has got since, and make it the live one.
     workers
         Workers that do that, 1 to 64; worker.processes by default.
+    tenant
+        Whose it becomes: the one that it was saved of.
     """
 
     async def work(redis: Redis, settings: Settings) -> tuple[int, int, int]:
@@ -112,7 +123,7 @@ def load(
             built = await build(settings, redis, one, workers=settled, bar=bar, activate=True)
         return one.number, count, built.events
 
-    number, count, events = run_with_redis(work)
+    number, count, events = run_with_redis(work, tenant)
     state = "live" if activate else "building"
     if json:
         print_json({"generation": number, "state": state, "keys": count, "events": events})

@@ -26,6 +26,7 @@ from config.errors import ServiceError
 from config.services import Services
 from config.settings import Settings, describe
 from config.supervisor import Child, Supervisor
+from config.tenants import tenants_of
 from streams.topics import ensure_topics
 
 __all__ = ["Stack", "child_environment"]
@@ -39,7 +40,8 @@ class Stack:
     """One deployment on this machine, with `settings.services.data_dir` as its home.
 
     `workers` and `processes` say how many workers and server processes; 0 leaves that part out.
-    `services` are used as they run when given, and then left running.
+    `services` are used as they run when given, and then left running; else `cluster` says whether
+    they are clusters.
     """
 
     def __init__(
@@ -49,8 +51,9 @@ class Stack:
         workers: int | None = None,
         processes: int | None = None,
         services: Services | None = None,
+        cluster: bool = False,
     ) -> None:
-        self.services = services or Services(settings)
+        self.services = services or Services(settings, cluster=cluster)
         self.settings = settings
         self.workers: list[Child] = []
         self.server: Child | None = None
@@ -73,10 +76,11 @@ class Stack:
 
     @property
     def http_url(self) -> str:
-        """http://host:port of the server."""
+        """http://host:port of the server, https:// where it has a certificate."""
         http = self.settings.http
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http.host, http.host)  # noqa: S104
-        return str(URL.build(scheme="http", host=host, port=http.port))
+        scheme = "http" if http.cert_file is None else "https"
+        return str(URL.build(scheme=scheme, host=host, port=http.port))
 
     async def __aenter__(self) -> Self:
         """Start everything; `settings` then holds the addresses in use.
@@ -129,7 +133,8 @@ class Stack:
         self.settings = bound.model_copy(
             update={"http": bound.http.model_copy(update={"port": port})}
         )
-        await in_thread(lambda: ensure_topics(self.settings))
+        tenants = [one.settings for one in tenants_of(self.settings).values()]
+        await in_thread(lambda: ensure_topics(self.settings, *tenants))
         shutil.rmtree(self._metrics, ignore_errors=True)
         self._metrics.mkdir(parents=True)
         _log.info("starting workers and server; logs are in %s", self._metrics.with_name("logs"))
@@ -152,7 +157,9 @@ class Stack:
         limit = time.monotonic() + READY_SECONDS
         said = "nothing"
         timeout = aiohttp.ClientTimeout(total=2)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        # Its certificate is of the name that others know it by, and not of this address.
+        unchecked = aiohttp.TCPConnector(ssl=False)
+        async with aiohttp.ClientSession(timeout=timeout, connector=unchecked) as session:
             while time.monotonic() < limit:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with session.get(f"{self.http_url}/health/ready") as answer:
@@ -181,7 +188,7 @@ class Stack:
 def child_environment(settings: Settings) -> dict[str, str]:
     """Our environment with every setting spelled out, so that a child reads the very same."""
     env = dict(os.environ)
-    for one in describe(settings):
+    for one in describe(settings.deployment, secrets=True):
         value = one["value"]
         if value is None:
             env.pop(one["variable"], None)

@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient
 from config.daemon import HOST, Daemon
 from config.errors import ServiceError
 from config.jars import cache_root, fetch_jars
+from config.kafka_access import Kafka, Refusals, client_options
 
 __all__ = ["KafkaServer", "find_java", "kafka_answers"]
 
@@ -70,16 +71,19 @@ class KafkaServer(Daemon):
         properties: Mapping[str, object] | None = None,
         advertised: Mapping[str, int] | None = None,
         cluster: str | None = None,
+        format_arguments: Sequence[str] = (),
     ) -> None:
         """`properties` replace those above. `advertised` adds listeners by name, with the ports
         that clients of each are sent to: those of proxies, which reach the listener itself at
         `ports[name]`. `cluster` is an id of 22 characters that several brokers share.
+        `format_arguments` are the storage tool's: what is there before the first start, as users.
         """
         super().__init__(folder, cancelled)
         self._cache = cache_root(cache_dir)
         self._heap_mb = heap_mb
         self._properties = {} if properties is None else properties
         self._cluster = cluster
+        self._format_arguments = format_arguments
         self._advertised = dict(advertised or {})
         self.port_names = ("broker", "controller", *self._advertised)
 
@@ -130,7 +134,7 @@ class KafkaServer(Daemon):
         if cluster is None:
             cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
             cluster = cluster.replace("-", "A")  # an argument must not look like an option
-        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted"]
+        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", *self._format_arguments]
         done = subprocess.run(
             [*command, *tool, "-t", cluster, "-c", str(properties)],
             capture_output=True,
@@ -152,12 +156,20 @@ class KafkaServer(Daemon):
         return kafka_answers(self.bootstrap)
 
 
-def kafka_answers(bootstrap: str) -> bool:
-    """Whether a Kafka answers a request for its metadata within a second."""
-    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+def kafka_answers(kafka: Kafka) -> bool:
+    """Whether a Kafka answers a request for its metadata within a second.
+
+    Raises SettingsError for files that cannot be read, and ServiceError where it does not let us
+    in.
+    """
+    refusals = Refusals(kafka)
+    client = AdminClient(client_options(kafka, {"log_level": 0, "error_cb": refusals}))
     try:
         return bool(client.list_topics(timeout=1).brokers)
     except KafkaException:
+        client.poll(0)
+        if refusals.said:
+            raise ServiceError(refusals.said) from None
         return False
 
 

@@ -6,6 +6,7 @@ is confirmed.
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +19,17 @@ __all__ = ["KafkaCluster"]
 class KafkaCluster:
     """Brokers by their ids, which begin with 1."""
 
-    def __init__(self, folder: Path, brokers: int = 3, heap_mb: int = 256) -> None:
+    name = "kafka cluster"
+
+    def __init__(
+        self,
+        folder: Path,
+        brokers: int = 3,
+        heap_mb: int = 256,
+        cache_dir: Path | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> None:
+        self.folder = folder
         most = brokers // 2 + 1
         replication = {
             "default.replication.factor": brokers,
@@ -39,7 +50,9 @@ class KafkaCluster:
         self.brokers = {
             number: KafkaServer(
                 folder / f"broker-{number}" / "kafka",
-                heap_mb=heap_mb,
+                cache_dir,
+                heap_mb,
+                cancelled,
                 properties=own,
                 cluster="headwater-kafka-0000AA",
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,16 +20,34 @@ from redis.sentinel import Sentinel
 
 from config.daemon import HOST, Daemon
 from config.errors import ServiceError
-from config.redis_address import SentinelAddress, sentinel_address
+from config.redis_address import (
+    ClusterAddress,
+    SentinelAddress,
+    cluster_address,
+    redis_options,
+    sentinel_address,
+)
+from config.settings import RedisSettings
 
-__all__ = ["RedisServer", "find_redis", "primary_of", "redis_process"]
+__all__ = [
+    "SLOTS",
+    "RedisServer",
+    "find_redis",
+    "is_whole",
+    "primary_of",
+    "redis_answers",
+    "redis_process",
+]
+
+SLOTS = 16_384
+"""Of a Redis Cluster."""
 
 
 class RedisServer(Daemon):
     """Redis on a free port of loopback, its data in `folder`."""
 
     name = "redis"
-    port_names = ("redis",)
+    port_names: tuple[str, ...] = ("redis",)
     start_seconds = 60.0  # loading a large append-only file counts as starting
 
     def __init__(
@@ -61,27 +80,92 @@ class RedisServer(Daemon):
 
 
 def redis_process(url: str) -> int | None:
-    """Process id of the Redis that answers at `url`; None when none answers, or it still loads.
+    """Process id of the Redis that answers at `url`, of one of its nodes if that is a cluster; None
+    when none answers, or it still loads, or lacks some slots.
 
     Raises ValueError when `url` is not an address of a Redis.
     """
-    quick = Retry(NoBackoff(), 0)
-    login = {}
-    if (address := sentinel_address(url)) is not None:
-        if (primary := primary_of(address)) is None:
-            return None
-        url = f"redis://{primary[0]}:{primary[1]}/{address.db}"
-        login = {"username": address.username, "password": address.password}
     try:
-        with redis.Redis.from_url(url, socket_timeout=1, retry=quick, **login) as client:
+        with _client(RedisSettings(url=url)) as client:
             return int(client.info("server")["process_id"])
     except (redis.RedisError, OSError):
         return None
 
 
-def primary_of(address: SentinelAddress) -> tuple[str, int] | None:
+def redis_answers(settings: RedisSettings) -> bool:
+    """Whether the Redis that settings name answers, and does not load any more.
+
+    Raises ValueError when `url` is not an address of a Redis, SettingsError for files that cannot
+    be read, and ServiceError where Redis answers and does not let us in.
+    """
+    try:
+        with _client(settings) as client:
+            return bool(client.ping())
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise ServiceError(
+            f"Redis does not let us in: {str(error).rstrip('.')}; check user and password in "
+            "HEADWATER_REDIS__URL, or what HEADWATER_REDIS__PASSWORD_FILE holds"
+        ) from None
+    except (redis.RedisError, OSError) as error:
+        if isinstance(error.__context__, ssl.SSLError):
+            raise ServiceError(
+                f"no TLS with Redis: {error}; check that this port speaks TLS, that its "
+                "certificate is of this host name, and that HEADWATER_REDIS__CA_FILE has the "
+                "authority it comes from"
+            ) from None
+        return False
+
+
+def _client(settings: RedisSettings) -> redis.Redis:
+    url, options = settings.url or "", redis_options(settings)
+    if (cluster := cluster_address(url)) is not None:
+        return _node_of(cluster, options)
+    if (address := sentinel_address(url)) is not None:
+        if (primary := primary_of(address, options.get("ssl_ca_certs"))) is None:
+            raise redis.ConnectionError("the Sentinels name no primary")
+        scheme = "rediss" if address.tls else "redis"
+        url = f"{scheme}://{primary[0]}:{primary[1]}/{address.db}"
+        options = {"username": address.username, "password": address.password, **options}
+    quick = Retry(NoBackoff(), 0)
+    return redis.Redis.from_url(
+        url, socket_timeout=1, socket_connect_timeout=1, retry=quick, **options
+    )
+
+
+def is_whole(info: Mapping[str, str]) -> bool:
+    """Whether CLUSTER INFO says that all slots are taken, by nodes that are there."""
+    return info["cluster_state"] == "ok" and info["cluster_slots_ok"] == str(SLOTS)
+
+
+def _node_of(address: ClusterAddress, options: dict[str, Any]) -> redis.Redis:
+    """One that knows all of its cluster. Raises redis.RedisError where none does."""
+    login = {"username": address.username, "password": address.password}
+    for host, port in address.nodes:
+        client = redis.Redis(
+            host,
+            port,
+            socket_timeout=1,
+            socket_connect_timeout=1,
+            retry=Retry(NoBackoff(), 0),
+            **{**login, **options},
+        )
+        try:
+            info: Any = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+            if is_whole(info):
+                return client
+        except (redis.AuthenticationError, redis.exceptions.NoPermissionError):
+            client.close()
+            raise
+        except (redis.RedisError, OSError):
+            pass
+        client.close()
+    raise redis.ConnectionError("no node knows all of the cluster")
+
+
+def primary_of(address: SentinelAddress, ca_file: str | None = None) -> tuple[str, int] | None:
     """Host and port of the Redis that Sentinels call the primary; None when they name none."""
-    known: Any = Sentinel(address.sentinels, socket_timeout=1)  # type: ignore[no-untyped-call]
+    tls = {"ssl": True, "ssl_ca_certs": ca_file} if address.tls else {}
+    known: Any = Sentinel(address.sentinels, socket_timeout=1, **tls)  # type: ignore[no-untyped-call]
     try:
         host, port = known.discover_master(address.service)
     except (redis.RedisError, OSError):

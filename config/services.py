@@ -12,56 +12,92 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from config.daemon import Daemon
 from config.errors import ServiceError, SettingsError
 from config.kafka import KafkaServer, kafka_answers
-from config.redis_server import RedisServer, redis_process
+from config.kafka_cluster import KafkaCluster
+from config.redis_cluster import RedisCluster
+from config.redis_server import RedisServer, redis_answers
 from config.settings import Settings
 
 __all__ = ["Services"]
 
 GIVEN_SECONDS = 15.0
+_SHARDS = 4
+"""Of a Redis Cluster: hash tags of so many lie on each of three nodes, for items and for users."""
 
 _log = logging.getLogger(__name__)
 
 
-class Services:
-    """The two services; a context manager. `kafka` and `redis` are None where one is given."""
+class _Own(Protocol):
+    """What is started here."""
 
-    def __init__(self, settings: Settings) -> None:
+    name: str
+    folder: Path
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Services:
+    """The two services; a context manager. `kafka` and `redis` are None where one is given, or
+    where it is a cluster.
+    """
+
+    def __init__(self, settings: Settings, *, cluster: bool = False) -> None:
+        """`cluster`: what is started here are three brokers and six Redis nodes."""
         self._settings = settings
         self._cancelled = threading.Event()
         folder = settings.services.data_dir.expanduser().absolute()
         self.kafka: KafkaServer | None = None
         self.redis: RedisServer | None = None
-        if settings.kafka.bootstrap is None:
-            self.kafka = KafkaServer(
-                folder / "kafka",
-                settings.services.cache_dir,
-                settings.services.kafka_heap_mb,
-                self._cancelled,
+        self.kafka_cluster: KafkaCluster | None = None
+        self.redis_cluster: RedisCluster | None = None
+        cache, heap_mb = settings.services.cache_dir, settings.services.kafka_heap_mb
+        if settings.kafka.bootstrap is not None:
+            pass
+        elif cluster:
+            self.kafka_cluster = KafkaCluster(
+                folder / "kafka-cluster", 3, heap_mb // 2, cache, self._cancelled
             )
-        if settings.redis.url is None:
+        else:
+            self.kafka = KafkaServer(folder / "kafka", cache, heap_mb, self._cancelled)
+        if settings.redis.url is not None:
+            pass
+        elif cluster:
+            self.redis_cluster = RedisCluster(folder / "redis-cluster", 3, self._cancelled)
+        else:
             self.redis = RedisServer(folder / "redis", self._cancelled)
 
     @property
     def kafka_bootstrap(self) -> str:
         """host:port list of the Kafka in use."""
-        return self.kafka.bootstrap if self.kafka else self._settings.kafka.bootstrap or ""
+        own = self.kafka or self.kafka_cluster
+        return own.bootstrap if own else self._settings.kafka.bootstrap or ""
 
     @property
     def redis_url(self) -> str:
         """redis:// address of the Redis in use."""
-        return self.redis.url if self.redis else self._settings.redis.url or ""
+        own = self.redis or self.redis_cluster
+        return own.url if own else self._settings.redis.url or ""
 
     def bind(self, settings: Settings) -> Settings:
-        """`settings` with the addresses of these services filled in."""
-        kafka = settings.kafka.model_copy(update={"bootstrap": self.kafka_bootstrap})
+        """`settings` with the addresses of these services filled in, and, where they are clusters,
+        as many replicas as there are brokers, and shards on every Redis node.
+        """
+        update: dict[str, object] = {"bootstrap": self.kafka_bootstrap}
+        if self.kafka_cluster is not None:
+            update["replication"] = max(settings.kafka.replication, len(self.kafka_cluster.brokers))
+        kafka = settings.kafka.model_copy(update=update)
+        store = settings.store
+        if self.redis_cluster is not None:
+            store = store.model_copy(update={"shards": max(store.shards, _SHARDS)})
         redis = settings.redis.model_copy(update={"url": self.redis_url})
-        return settings.model_copy(update={"kafka": kafka, "redis": redis})
+        return settings.model_copy(update={"kafka": kafka, "redis": redis, "store": store})
 
     def start(self) -> None:
         """Start what is not given, both at once; returns when both services answer.
@@ -94,12 +130,12 @@ class Services:
                 list(pool.map(lambda one: one.stop(), own))
 
     def _ask_given(self) -> None:
-        bootstrap, url = self._settings.kafka.bootstrap, self._settings.redis.url
-        if bootstrap is not None:
-            self._until(lambda: kafka_answers(bootstrap), "Kafka", "KAFKA__BOOTSTRAP")
-        if url is not None:
+        kafka, redis = self._settings.kafka, self._settings.redis
+        if kafka.bootstrap is not None:
+            self._until(lambda: kafka_answers(kafka), "Kafka", "KAFKA__BOOTSTRAP")
+        if redis.url is not None:
             try:
-                self._until(lambda: redis_process(url) is not None, "Redis", "REDIS__URL")
+                self._until(lambda: redis_answers(redis), "Redis", "REDIS__URL")
             except ValueError as error:
                 raise SettingsError(f"setting redis.url (HEADWATER_REDIS__URL): {error}") from None
 
@@ -109,13 +145,15 @@ class Services:
             if time.monotonic() > limit or self._cancelled.wait(0.2):
                 raise ServiceError(
                     f"the {name} that HEADWATER_{variable} names does not answer within "
-                    f"{GIVEN_SECONDS:.0f} s: check the address, or unset it and one is started here"
+                    f"{GIVEN_SECONDS:.0f} s: check the address and whether TLS is spoken there "
+                    "(docs/security.md), or unset it and one is started here"
                 )
 
-    def _own(self) -> list[Daemon]:
-        return [one for one in (self.kafka, self.redis) if one is not None]
+    def _own(self) -> list[_Own]:
+        every = (self.kafka, self.kafka_cluster, self.redis, self.redis_cluster)
+        return [one for one in every if one is not None]
 
-    def _start_one(self, one: Daemon) -> None:
+    def _start_one(self, one: _Own) -> None:
         try:
             one.start()
         except OSError as error:

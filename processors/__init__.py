@@ -7,9 +7,10 @@ together for one batch. `apply.py` takes a batch from decoding to its exact comm
 `compaction.py` cuts what has grown; on the way, `learner.py` predicts a sample of its events and
 draws a lesson from them (`learning.py` has the step, `standing.py` which ranking leads).
 `catalogue.py` and `exposure.py` (and `item_topics.py`, what they share) are the same for the other
-topics. `pipeline.py` is all of it for one generation, and `worker.py` the Faust app around it
-(`building.py`: workers of a generation that is not live yet; `lanes.py`: what waits in all
-partitions is one batch; `watchdog.py`: a worker that is stuck ends; `remade.py`: so does one whose
-topic is another one).
+topics, and `attribution.py` tells what came of the answers of experiments, from two of them.
+`pipeline.py` is all of it for one generation, `following.py` keeps that of one tenant the live
+one's, and `worker.py` is the Faust app around those of all tenants (`building.py`: workers of a
+generation that is not live yet; `lanes.py`: what waits in all partitions is one batch;
+`watchdog.py`: a worker that is stuck ends; `remade.py`: so does one whose topic is another one).
 Next: `store/`, which commits the increments.
 """

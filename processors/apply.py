@@ -22,25 +22,32 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import structlog
 from redis.exceptions import RedisError
+from structlog.contextvars import bound_contextvars
 
 from config.errors import StreamError
 from config.settings import Settings
+from config.traces import span, traceparents
 from processors import metrics
 from processors.compaction import Compaction
 from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
 from processors.grouping import distinct, places
 from store.commit import Lesson, Marks, Target
+from store.take_back import UsersAhead
 from store.writer import StoreWriter
 from streams.columns import I64, U64, Bool
 from streams.dead import DeadLetters
 from streams.decode import DecodedBatch, decode_batch, join_decoded
 from streams.event import EventRules
 from streams.transport import RecordBatch
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 __all__ = ["EventApplier", "Learning", "ReadAgain"]
 
@@ -95,7 +102,7 @@ class EventApplier:
         forget_elsewhere: Callable[[U64], Awaitable[None]] | None = None,
     ) -> None:
         """`forget_elsewhere` is told of users (hashes) before a batch forgets them."""
-        self._writer = writer
+        self._writer, self._tenant = writer, settings.tenant
         self._forget_elsewhere = forget_elsewhere
         self._dead = dead
         self._learner = learner
@@ -113,20 +120,32 @@ class EventApplier:
             try:
                 marks = await self._writer.read_marks(topic, partition)
                 break
-            except RedisError as error:
+            except (RedisError, UsersAhead) as error:
                 pause = await _pause("marks cannot be read", error, pause)
         self._marks[topic, partition] = marks
         self._named.clear()
         return marks.lowest + 1
 
-    async def contained(self, topic: str, partition: int) -> int:
-        """The offset up to which the store contains a partition. Raises redis.RedisError."""
-        return (await self._writer.read_marks(topic, partition)).lowest
-
     async def apply(self, batches: Sequence[RecordBatch]) -> list[ReadAgain | int]:
         """Apply batches of a partition each together; returns for each the offset up to which the
         store contains its partition now.
         """
+        places = [_place(batch) for batch in batches]
+        attributes: dict[str, str | int] = {
+            "messaging.system": "kafka",
+            "messaging.destination.name": batches[0].topic,
+            "messaging.batch.message_count": sum(len(one.records) for one in batches),
+        }
+        links = _senders(batches)
+        with bound_contextvars(batch=places), span("apply", "CONSUMER", attributes, links=links):
+            try:
+                return await self._apply(batches)
+            except Exception:
+                # Whoever ends this worker knows no more where it stood.
+                log.exception("this batch cannot be applied")
+                raise
+
+    async def _apply(self, batches: Sequence[RecordBatch]) -> list[ReadAgain | int]:
         parts = [_Part(batch, decode_batch(batch.records, self._event_rules)) for batch in batches]
         pause = _FIRST_PAUSE
         while True:
@@ -141,9 +160,9 @@ class EventApplier:
                         part.result = part.batch.last
                         self._measure(part.batch, part.decoded)
                     continue
-                metrics.CONFLICTS.inc()
-                log.warning("commit refused", parts=[part.name for part in lacking])
-            except (RedisError, StreamError) as error:
+                metrics.CONFLICTS.labels(self._tenant).inc()
+                log.warning("commit refused")
+            except (RedisError, StreamError, UsersAhead) as error:
                 pause = await _pause("batch cannot be committed yet", error, pause)
             for part in parts:
                 if part.result is None:
@@ -156,7 +175,9 @@ class EventApplier:
         if part.result is not None:
             return False
         marks = self._marks.get(part.name)
-        if marks is None:
+        # Users past what is known of counts: another worker was further on with both. Were Redis to
+        # fall back now to those counts, a commit would continue them without what lies between.
+        if marks is None or marks.users_ahead:
             marks = self._marks[part.name] = await self._writer.read_marks(*part.name)
         part.marks = marks
         if part.batch.start > marks.lowest + 1:
@@ -226,7 +247,7 @@ class EventApplier:
         if stored.refused:
             return False
         stored.move_users(marks)
-        metrics.DUPLICATES.inc(int((~folded.counted).sum()))
+        metrics.DUPLICATES.labels(self._tenant).inc(int((~folded.counted).sum()))
         await self.compaction.after(outcome, len(events))
         return True
 
@@ -244,13 +265,13 @@ class EventApplier:
         }
 
     def _measure(self, batch: RecordBatch, decoded: DecodedBatch) -> None:
-        metrics.APPLIED.inc(len(decoded.events))
-        metrics.FORGOTTEN.inc(len(decoded.tombstones))
+        metrics.APPLIED.labels(self._tenant).inc(len(decoded.events))
+        metrics.FORGOTTEN.labels(self._tenant).inc(len(decoded.tombstones))
         for dead in decoded.rejected:
-            metrics.REJECTED.labels(dead.rejection.reason).inc()
+            metrics.REJECTED.labels(self._tenant, dead.rejection.reason).inc()
         missing = int(batch.records.offset[0]) - batch.start
         if missing:
-            metrics.LOG_GAP.inc(missing)
+            metrics.LOG_GAP.labels(self._tenant).inc(missing)
             log.error(
                 "the log lacks records that were not read yet: retention took them?",
                 topic=batch.topic,
@@ -259,9 +280,26 @@ class EventApplier:
                 records=missing,
             )
         now = time.time()
+        visible = metrics.VISIBLE.labels(self._tenant)
         some = batch.records.timestamp[:: -(-len(batch.records) // _SAMPLES)]
         for timestamp in some.tolist():
-            metrics.VISIBLE.observe(max(0.0, now - timestamp / 1000))
+            visible.observe(max(0.0, now - timestamp / 1000))
+
+
+def _place(batch: RecordBatch) -> dict[str, str | int]:
+    """Where a batch stands in the log, for log lines."""
+    return {
+        "topic": batch.topic,
+        "partition": batch.partition,
+        "offset": batch.start,
+        "last": batch.last,
+    }
+
+
+def _senders(batches: Sequence[RecordBatch]) -> list[SpanContext]:
+    """Spans that have sent records of these."""
+    headers = [one.records.headers for one in batches if one.records.headers is not None]
+    return traceparents(chain.from_iterable(headers)) if headers else []
 
 
 def _places(sizes: list[int]) -> I64:

@@ -51,7 +51,7 @@ class CatalogueApplier(ItemTopicApplier):
                 if not (await self._writer.commit_catalogue(target, marks, entries)).refused:
                     return batch.last
             except (RedisError, StreamError) as error:
-                await self._pause(error)
+                await self._pause(error, batch.topic, batch.partition, batch.start)
 
     def _entry(self, record: Record) -> CatalogueEntry:
         if record.key is None:
@@ -65,4 +65,4 @@ class CatalogueApplier(ItemTopicApplier):
         item = decode_json(self._decoder, record.value)
         if item.item_id != key:
             raise Rejection("wrong_key", "the record's key is not the item's id", "item_id")
-        return CatalogueEntry(hash_id(key), self._encoder.encode(item))
+        return CatalogueEntry(hash_id(key), self._encoder.encode(item), item.available)

@@ -11,6 +11,7 @@ import numpy as np
 from redis.exceptions import RedisError
 
 from config.errors import StreamError
+from config.settings import DEFAULT_TENANT
 from processors import metrics
 from processors.apply import ReadAgain
 from processors.item_topics import ItemTopicApplier, decode_json
@@ -29,9 +30,11 @@ __all__ = ["ExposureApplier"]
 class ExposureApplier(ItemTopicApplier):
     """Applies batches of what was shown."""
 
-    def __init__(self, writer: ExposureWriter, dead: DeadLetters) -> None:
+    def __init__(
+        self, writer: ExposureWriter, dead: DeadLetters, tenant: str = DEFAULT_TENANT
+    ) -> None:
         super().__init__("exposure", writer.read_marks, dead)
-        self._writer = writer
+        self._writer, self._tenant = writer, tenant
         self._decoder = msgspec.json.Decoder(Shown)
 
     async def apply(self, batch: RecordBatch) -> ReadAgain | int:
@@ -63,12 +66,12 @@ class ExposureApplier(ItemTopicApplier):
                     buried = True
                 if not (await self._writer.commit(target, marks, hashes, at)).refused:
                     break
-                metrics.CONFLICTS.inc()
+                metrics.CONFLICTS.labels(self._tenant).inc()
             except (RedisError, StreamError) as error:
-                await self._pause(error)
-        metrics.SHOWN_APPLIED.inc(len(batch.records) - len(rejected))
+                await self._pause(error, batch.topic, batch.partition, batch.start)
+        metrics.SHOWN_APPLIED.labels(self._tenant).inc(len(batch.records) - len(rejected))
         for dead in rejected:
-            metrics.REJECTED.labels(dead.rejection.reason).inc()
+            metrics.REJECTED.labels(self._tenant, dead.rejection.reason).inc()
         return batch.last
 
     def _decode(self, value: bytes | None) -> Shown:

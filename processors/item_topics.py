@@ -40,15 +40,22 @@ class ItemTopicApplier:
             try:
                 return await self.contained(topic, partition) + 1
             except RedisError as error:
-                await self._pause(error)
+                await self._pause(error, topic, partition)
 
     async def contained(self, topic: str, partition: int) -> int:
         """The offset up to which the store contains a partition. Raises redis.RedisError."""
         return int((await self._marks(topic, partition)).min())
 
-    async def _pause(self, error: Exception) -> None:
+    async def _pause(
+        self, error: Exception, topic: str, partition: int, offset: int | None = None
+    ) -> None:
         self._log.warning(
-            f"{self._name} cannot be committed yet", error=str(error), retry_in=_RETRY_SECONDS
+            f"{self._name} cannot be committed yet",
+            error=str(error),
+            retry_in=_RETRY_SECONDS,
+            topic=topic,
+            partition=partition,
+            offset=offset,
         )
         await asyncio.sleep(_RETRY_SECONDS)
 

@@ -127,7 +127,7 @@ class Learner:
     ) -> None:
         self._recommender = recommender
         self._reader = reader
-        self._settings = settings.learn
+        self._settings, self._tenant = settings.learn, settings.tenant
         self._session_items = settings.rank.session_items
         self._per_second = per_second
         self._allowed = (per_second or 0) * _BURST_SECONDS
@@ -156,9 +156,8 @@ class Learner:
         """The batch of the last lesson was committed, or was not."""
         taken, self._taken, self._busy = self._taken, None, False
         if committed and taken is not None:
-            count_lesson(
-                taken.predictions, taken.learned if taken.lesson.taken else None, taken.leads
-            )
+            learned = taken.learned if taken.lesson.taken else None
+            count_lesson(self._tenant, taken.predictions, learned, taken.leads)
 
     async def _draw(self, folded: Folded, n: int) -> Lesson | None:
         knowledge = await self._reader.knowledge()

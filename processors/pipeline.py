@@ -5,6 +5,7 @@ Made anew for another generation, when that becomes the live one. Knows the stor
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -15,15 +16,19 @@ from config.overlay import differences
 from config.settings import Settings
 from processors import metrics
 from processors.apply import EventApplier, ReadAgain
+from processors.attribution import AnswerRecords, AttributionApplier, EventRecords
 from processors.catalogue import CatalogueApplier
 from processors.exposure import ExposureApplier
 from processors.lanes import Lanes
 from processors.learner import Learner
 from serving.recommend import Recommender
+from store.attribution import AttributionWriter
+from store.commit import read_lowest_marks
 from store.connect import connect
 from store.exposures import ExposureWriter
-from store.forget import KeptGenerations, UserSweep
+from store.forget import KeptGenerations
 from store.generations import Generation
+from store.keys import Keys
 from store.reader import StoreReader
 from store.writer import StoreWriter
 from streams.dead import DeadLetters
@@ -59,11 +64,11 @@ class Pipeline:
                 generation=generation.number,
                 settings=other,
             )
-        self.generation = generation
-        own = generation.overlaid(settings)
+        self.generation, self._tenant = generation, settings.tenant
+        self.settings = own = generation.overlaid(settings)
+        """With what the generation brings along."""
         self._redis = connect(own)
         writer = StoreWriter(self._redis, own, generation.number)
-        self._sweep = UserSweep(self._redis, own)
         self._reader = StoreReader(self._redis, own, generation.number)
         learner = Learner(Recommender(self._reader, own), self._reader, own, own.learn.per_second)
         kept = None if builds else KeptGenerations(self._redis, settings).forget
@@ -72,19 +77,40 @@ class Pipeline:
         self._others: dict[str, CatalogueApplier | ExposureApplier] = {
             kafka.items_topic: CatalogueApplier(writer, dead),
             kafka.recommendations_topic: ExposureApplier(
-                ExposureWriter(self._redis, own, generation.number), dead
+                ExposureWriter(self._redis, own, generation.number), dead, own.tenant
             ),
         }
+        self._attribution: dict[str, AttributionApplier] = {}
+        if own.experiments.file is not None:
+            outcomes = AttributionWriter(self._redis, own, generation.number)
+            self._attribution = {
+                kafka.events_topic: AttributionApplier(
+                    outcomes, EventRecords(own), "event", own.tenant
+                ),
+                kafka.recommendations_topic: AttributionApplier(
+                    outcomes, AnswerRecords(own), "answer", own.tenant
+                ),
+            }
         self._applied = applied
         self._lanes = Lanes(self._apply_events, failed, own.worker.max_poll_records)
 
     async def position(self, topic: str, partition: int) -> int:
         """The offset from which a partition has to be read; waits until the store tells."""
-        return await self._applier(topic).position(topic, partition)
+        counted = await self._applier(topic).position(topic, partition)
+        if (attribution := self._attribution.get(topic)) is None:
+            return counted
+        return min(counted, await attribution.position(topic, partition, counted - 1))
 
-    async def contained(self, topic: str, partition: int) -> int:
-        """The offset up to which the store contains a partition. Raises redis.RedisError."""
-        return await self._applier(topic).contained(topic, partition)
+    async def contained(self, places: Sequence[tuple[str, int]]) -> list[int]:
+        """The offsets up to which the store contains partitions (topic, number). Raises
+        redis.RedisError.
+        """
+        keys = Keys(self.settings.store, self.generation.number)
+        found = await read_lowest_marks(self._redis, keys, places, self.settings.kafka.events_topic)
+        for place, (topic, partition) in enumerate(places):
+            if (attribution := self._attribution.get(topic)) is not None:
+                found[place] = min(found[place], await attribution.contained(topic, partition))
+        return found
 
     async def put_events(self, batch: RecordBatch) -> None:
         """Hand over events; waits while there are too many."""
@@ -92,7 +118,14 @@ class Pipeline:
 
     async def apply(self, batch: RecordBatch) -> None:
         """Apply a batch of another topic."""
-        await self._applied(batch, await self._others[batch.topic].apply(batch))
+        counting = self._others[batch.topic].apply(batch)
+        attribution = self._attribution.get(batch.topic)
+        if attribution is None:
+            result = await counting
+        else:
+            counted, (matched,) = await asyncio.gather(counting, attribution.apply([batch]))
+            result = _behind(counted, matched)
+        await self._applied(batch, result)
 
     def drop(self, topic: str, partition: int) -> None:
         """Forget what waits of a partition."""
@@ -103,15 +136,10 @@ class Pipeline:
         with contextlib.suppress(RedisError):
             await self._events.compaction.some()
 
-    async def forget(self) -> None:
-        """Look for some users that have to be forgotten."""
-        with contextlib.suppress(RedisError):
-            await self._sweep.step()
-
     async def report_new_items(self) -> None:
         """Count the items that are there to be tried."""
         with contextlib.suppress(RedisError):
-            metrics.NEW_ITEMS.set((await self._reader.new_items()).count)
+            metrics.NEW_ITEMS.labels(self._tenant).set((await self._reader.new_items()).count)
 
     async def close(self) -> None:
         """Leave off: what is being applied is committed whole or not at all."""
@@ -120,8 +148,23 @@ class Pipeline:
             await self._redis.aclose()
 
     async def _apply_events(self, batches: Sequence[RecordBatch]) -> None:
-        for batch, result in zip(batches, await self._events.apply(batches), strict=True):
+        counting = self._events.apply(batches)
+        attribution = self._attribution.get(batches[0].topic)
+        if attribution is None:
+            results = await counting
+        else:
+            both = await asyncio.gather(counting, attribution.apply(batches))
+            results = list(map(_behind, *both))
+        for batch, result in zip(batches, results, strict=True):
             await self._applied(batch, result)
 
     def _applier(self, topic: str) -> EventApplier | CatalogueApplier | ExposureApplier:
         return self._others.get(topic, self._events)
+
+
+def _behind(one: ReadAgain | int, other: ReadAgain | int) -> ReadAgain | int:
+    """Of two that took the same batch, what the one says that lacks more."""
+    again = [result.offset for result in (one, other) if isinstance(result, ReadAgain)]
+    if again:
+        return ReadAgain(min(again))
+    return min(result for result in (one, other) if isinstance(result, int))

@@ -20,7 +20,7 @@ from config.compiled import compiled
 from processors.session import WINDOW, Prefixes
 from streams.columns import F64, I64, U64, Bool
 
-__all__ = ["CELLS", "Repeats", "cell_of", "count_repeats", "repeat_prior"]
+__all__ = ["CELLS", "Repeats", "count_repeats", "prior_of", "repeat_prior"]
 
 _TIMES = 3
 _LENGTHS = 6
@@ -37,12 +37,6 @@ class Repeats:
     """Which event of the batch was the outcome."""
 
 
-def cell_of(distance: I64, times: I64, length: I64 | np.int64) -> I64:
-    """Numbers of the cells (n,): all arguments count from 1; one `length` may serve all."""
-    lengths = np.full(len(distance), length, np.int64)
-    return _cells(np.ascontiguousarray(distance), np.ascontiguousarray(times), lengths)
-
-
 @compiled("i8(i8)")
 def _bits(length: int) -> int:
     bits = 0
@@ -56,12 +50,17 @@ def _cell(distance: int, times: int, bits: int) -> int:
     return ((distance - 1) * _TIMES + min(times, _TIMES) - 1) * _LENGTHS + bits
 
 
-@compiled("i8[::1](i8[::1], i8[::1], i8[::1])")
-def _cells(distance: I64, times: I64, length: I64) -> I64:
-    cells = np.empty(len(distance), np.int64)
-    for i in range(len(cells)):
-        cells[i] = _cell(distance[i], times[i], _bits(length[i]))
-    return cells
+@compiled("f8[::1](f8[::1], i8[::1], i8[::1], i8[::1], i8[::1])")
+def prior_of(prior: F64, distance: I64, times: I64, start: I64, length: I64) -> F64:
+    """(S,) P of being repeated next, of the items of B sessions: `start` (B + 1,) says where each
+    session's begin, `length` (B,) how many events it has; `prior` is of `repeat_prior`.
+    """
+    found = np.empty(len(distance))
+    for b in range(len(length)):
+        bits = _bits(length[b])
+        for i in range(start[b], start[b + 1]):
+            found[i] = prior[_cell(distance[i], times[i], bits)]
+    return found
 
 
 def count_repeats(prefixes: Prefixes, outcome: U64, most: int) -> Repeats:

@@ -4,13 +4,21 @@ Faust brings group membership, rebalancing and the reading of Kafka; what is tru
 store. An agent therefore never relies on an acknowledgement: a batch that the store cannot take in
 order makes it read the partition again from where the store is.
 
-A worker follows the live generation: where another one becomes that, it reads on from where that
+One worker reads the topics of all tenants and keeps them apart: each has agents, a pipeline and
+connections of its own (`following.py`). Which tenants there are is settled when it begins; where
+that changes, it begins anew, which takes nothing from what was committed.
+
+A worker follows the live generations: where another one becomes that, it reads on from where that
 one stands. A builder (`building.py`) stays with the generation that it was given.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import faust
@@ -22,17 +30,18 @@ from yarl import URL
 from config.errors import StreamError
 from config.settings import Settings
 from processors import metrics
-from processors.apply import ReadAgain
 from processors.building import LateLetters, builders_group
-from processors.pipeline import Pipeline
+from processors.following import Follower, Seat, follow_all
 from processors.remade import TopicWatch
 from processors.watchdog import PartitionState, Watchdog
 from store.connect import connect
-from store.generations import Generation, Generations, begin_at
+from store.forget import UserSweep
+from store.generations import Generations
+from streams.connection import credentials
 from streams.dead import DeadLetters
 from streams.producer import RecordProducer
 from streams.topics import bootstrap_of
-from streams.transport import BatchTransport, RecordBatch
+from streams.transport import BatchTransport
 
 __all__ = ["make_app"]
 
@@ -44,103 +53,68 @@ _CHECK_SECONDS = 2.0
 _FOLLOW_SECONDS = 0.25
 _FORGET_SECONDS = 1.0
 _COMPACT_SECONDS = 0.1
+_STALE_SECONDS = 0.5
 _FETCH_BYTES = 1_048_576
 
 
-def make_app(settings: Settings, generation: Generation, *, builds: bool) -> faust.App:
-    """The Faust app of one worker, not started yet. It begins with `generation`, and stays with it
-    where it `builds` that. Raises SettingsError.
+def make_app(
+    settings: Settings,
+    seats: Sequence[Seat],
+    *,
+    builds: bool,
+    stale: Callable[[], bool] = lambda: False,
+) -> faust.App:
+    """The Faust app of one worker, not started yet: it works for the tenants of its seats. It
+    begins with their generations, and stays with the one of its only seat where it `builds` that.
+
+    Once it is `stale` the process tells itself to stop. Raises SettingsError.
     """
-    app = _faust_app(settings, builders_group(settings, generation.number) if builds else None)
-    kafka = settings.kafka
+    tenants = [tenant for tenant, _ in seats]
+    app = _faust_app(settings, builders_group(tenants[0], seats[0][1].number) if builds else None)
     redis = connect(settings)
-    generations = Generations(redis, settings)
-    producer = RecordProducer(bootstrap_of(settings), largest=2 * kafka.max_record_bytes)
-    dead = (
-        LateLetters(producer, redis, generations, settings)
-        if builds
-        else DeadLetters(producer, kafka.dead_topic)
-    )
+    producer = RecordProducer(settings.kafka, largest=2 * settings.kafka.max_record_bytes)
     closing: list[asyncio.Task[None]] = []
     watchdog = Watchdog(int(settings.worker.stuck_seconds / _LAG_SECONDS))
+    topics = TopicWatch(redis, tenants)
+    sweep = UserSweep(redis, *tenants)
 
     def failed(error: BaseException) -> None:
         log.error("this worker cannot go on", exc_info=error)
         closing.append(asyncio.get_running_loop().create_task(app.crash(error)))
 
-    def pipeline_of(one: Generation) -> Pipeline:
-        async def applied(batch: RecordBatch, result: ReadAgain | int) -> None:
-            # What was still under way when another generation became live says nothing of that.
-            if current is not made:
-                return
-            if isinstance(result, ReadAgain):
-                log.warning(
-                    "reading again",
-                    topic=batch.topic,
-                    partition=batch.partition,
-                    batch=batch.start,
-                    offset=result.offset,
-                )
-                await app.consumer.seek_to(batch.topic, batch.partition, result.offset)
-            else:
-                app.consumer.applied(batch.topic, batch.partition, result)
-
-        made = Pipeline(settings, one, dead, applied, failed, builds=builds)
-        return made
-
-    current = pipeline_of(generation)
-
-    topics = TopicWatch(redis, settings)
+    followers: list[Follower] = []
+    of_topic: dict[str, Follower] = {}
+    for seat in seats:
+        tenant = seat[0]
+        metrics.begin_at_zero(tenant.tenant)
+        dead = (
+            LateLetters(producer, redis, Generations(redis, tenant), tenant)
+            if builds
+            else DeadLetters(producer, tenant.kafka.dead_topic)
+        )
+        one = Follower(redis, seat, dead, topics, failed, builds=builds)
+        one.applied = lambda *place: app.consumer.applied(*place)
+        one.seek = lambda *place: app.consumer.seek_to(*place)
+        followers.append(one)
+        of_topic |= dict.fromkeys([one.event_topic, *one.other_topics], one)
+        _add_agents(app, one)
 
     async def position(topic: str, partition: int) -> int:
-        while True:
-            try:
-                await topics.follow(current.generation)
-                return await current.position(topic, partition)
-            except RedisError as error:
-                log.warning("positions cannot be read yet", error=str(error))
-                await asyncio.sleep(_FOLLOW_SECONDS)
+        return await of_topic[topic].position(topic, partition)
 
     app.transport.positions = position
 
-    @app.agent(app.topic(kafka.events_topic, value_serializer="raw", key_serializer="raw"))
-    async def fold_events(stream: Any) -> None:
-        async for batch in stream:
-            await current.put_events(batch)
-
-    @app.agent(app.topic(kafka.items_topic, value_serializer="raw", key_serializer="raw"))
-    async def keep_catalogue(stream: Any) -> None:
-        async for batch in stream:
-            await current.apply(batch)
-
-    @app.agent(app.topic(kafka.recommendations_topic, value_serializer="raw", key_serializer="raw"))
-    async def count_exposures(stream: Any) -> None:
-        async for batch in stream:
-            await current.apply(batch)
-
     @app.timer(_FOLLOW_SECONDS)
-    async def follow_the_live_generation() -> None:
-        nonlocal current
+    async def follow_the_live_generations() -> None:
         if builds:
             return
-        try:
-            live, lost = await generations.ensure_live(current.generation)
-            if lost:
-                await begin_at(redis, settings, live)
-        except RedisError:
-            return
-        if live.number == current.generation.number:
-            return
-        log.info("another generation is live", before=current.generation.number, now=live.number)
-        before, current = current, pipeline_of(live)
-        await before.close()
-        await app.consumer.perform_seek()
+        for changed in await follow_all(followers):
+            await app.consumer.seek_topics({changed.event_topic, *changed.other_topics})
 
     @app.timer(_LAG_SECONDS)
     async def report_lag() -> None:
         partitions = [PartitionState(*one) for one in app.consumer.lag()]
-        for one in partitions:
-            metrics.LAG.labels(one.topic, str(one.partition)).set(one.lag)
+        metrics.show_lag(partitions, lambda topic: of_topic[topic].tenant.tenant)
         if (stuck := watchdog.look(partitions)) is not None:
             failed(
                 StreamError(
@@ -173,45 +147,63 @@ def make_app(settings: Settings, generation: Generation, *, builds: bool) -> fau
 
     @app.timer(_CHECK_SECONDS)
     async def report_new_items() -> None:
-        await current.report_new_items()
+        for one in followers:
+            await one.now.report_new_items()
 
     @app.timer(_COMPACT_SECONDS)
     async def compact_grown_lists() -> None:
-        await current.compact()
+        for one in followers:
+            await one.now.compact()
 
     @app.timer(_FORGET_SECONDS)
     async def forget_users() -> None:
-        await current.forget()
+        sweep.follow(*(one.now.settings for one in followers))
+        with contextlib.suppress(RedisError):
+            await sweep.step()
 
     @app.timer(_CHECK_SECONDS)
     async def find_lost_state() -> None:
-        """A Redis that came back without its end is behind what was applied: read again."""
-        looking = current
-        for topic, partition, applied in app.consumer.contained():
-            try:
-                lost = await looking.contained(topic, partition) < applied
-            except RedisError:
-                return  # the next batch waits for Redis anyway
-            if looking is not current:
-                return
-            if lost:
-                offset = await looking.position(topic, partition)
-                log.warning("the store lost its end", topic=topic, partition=partition)
-                app.consumer.applied(topic, partition, offset - 1)
-                await app.consumer.seek_to(topic, partition, offset)
+        found: dict[str, list[tuple[str, int, int]]] = {}
+        for place in app.consumer.contained():
+            found.setdefault(of_topic[place[0]].tenant.tenant, []).append(place)
+        for one in followers:
+            if places := found.get(one.tenant.tenant):
+                await one.find_lost(places)
+
+    @app.timer(_STALE_SECONDS)
+    async def end_once_stale() -> None:
+        if stale():
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @app.on_partitions_revoked.connect
     async def drop_lanes(_sender: Any, revoked: set[TP], **_: Any) -> None:
         for tp in revoked:
-            current.drop(tp.topic, tp.partition)
+            of_topic[tp.topic].now.drop(tp.topic, tp.partition)
 
     @app.on_before_shutdown.connect
     async def close(*_: Any, **__: Any) -> None:
-        await current.close()
+        await asyncio.gather(*(one.now.close() for one in followers))
         producer.close(seconds=5)
         await redis.aclose()
 
     return app
+
+
+def _add_agents(app: faust.App, one: Follower) -> None:
+    """An agent for each topic: one that has to wait holds up no other."""
+
+    async def fold_events(stream: Any) -> None:
+        async for batch in stream:
+            await one.now.put_events(batch)
+
+    async def apply_others(stream: Any) -> None:
+        async for batch in stream:
+            await one.now.apply(batch)
+
+    for topic in (one.event_topic, *one.other_topics):
+        work = fold_events if topic == one.event_topic else apply_others
+        read = app.topic(topic, value_serializer="raw", key_serializer="raw")
+        app.agent(read, name=f"read {topic}")(work)
 
 
 def _faust_app(settings: Settings, group: str | None) -> faust.App:
@@ -220,6 +212,7 @@ def _faust_app(settings: Settings, group: str | None) -> faust.App:
     app = faust.App(
         group or settings.kafka.group,
         broker=broker,
+        broker_credentials=credentials(settings.kafka),
         store="memory://",
         web_enabled=False,
         datadir=str(settings.services.data_dir / "faust"),

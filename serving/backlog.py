@@ -142,8 +142,8 @@ class Backlog:
         self._lag = Lag()
         self._silent = False
 
-    async def run(self) -> None:
-        """Look once a second, forever."""
+    async def run(self, rarer: Callable[[], float]) -> None:
+        """Look, forever; so many times rarer than once a second."""
         while True:
             try:
                 await self._look()
@@ -154,7 +154,7 @@ class Backlog:
                 self._silent = True
             except StoreError:
                 pass  # told by whoever guards the store
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS * rarer())
 
     def seconds(self) -> float | None:
         """The lag; None where it is not known."""

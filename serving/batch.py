@@ -106,6 +106,8 @@ class Queries:
     """(M,)."""
     rule: F64
     """(M,)."""
+    boost: F64
+    """(M,); empty where nothing was judged."""
     base: F32
     """(M,); empty where nothing was weighed."""
     x: F32
@@ -120,6 +122,7 @@ class Queries:
             self.where[mine] - begin,
             self.index[mine],
             self.rule[mine],
+            self.boost[mine],
             self.base[mine],
             self.x[:, mine],
             self.q[:, slot],

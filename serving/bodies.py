@@ -1,4 +1,7 @@
-"""Request bodies and how they are decoded. Whatever breaks a rule names its field."""
+"""Request bodies and how they are decoded. Whatever breaks a rule names its field.
+
+Doc strings of bodies and of their fields are texts of /openapi.json: see `openapi.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,20 @@ from msgspec import Meta, Struct
 
 from config.errors import BadInput
 from serving.answers import MOST
+from serving.filters import MOST_BOOSTS
 from streams.event import MOST_CHARACTERS, Id
 
 __all__ = [
+    "DEFAULT_N",
     "MOST_EVENTS",
+    "QUERY",
     "BatchBody",
+    "BoostBody",
     "Decoder",
     "ItemBody",
     "RecommendBody",
     "chosen",
+    "paged",
     "parameters",
     "path_id",
     "plain_n",
@@ -33,32 +41,63 @@ MOST_EVENTS = 1000
 DEFAULT_N = 20
 
 Ids = Annotated[list[Id], Meta(max_length=1000)]
-_PLANNED = {"filter", "boost"}
-_QUERY = {"n", "scenario", "exclude_seen", "diversity", "explain"}
+QUERY = {"n", "offset", "scenario", "exclude_seen", "diversity", "explain"}
+"""Fields of RecommendBody that GET /v1/recommendations/{user_id} takes as parameters."""
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _ESCAPES = re.compile(r"%(?![0-9a-fA-F]{2})")
+_Filter = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/Filter"})]
 _T = TypeVar("_T")
 
 
+class BoostBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """Items that are to be shown rather, or less."""
+
+    filter: _Filter
+    """Which ones."""
+    factor: Annotated[float, Meta(gt=0, le=1000)]
+    """What their scores are multiplied by."""
+
+
 class RecommendBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """POST /v1/recommendations."""
+    """What to recommend, and to whom."""
 
     user_id: Id | None = None
+    """Whose session and history count."""
     session: Ids | None = None
+    """Items in time order, the latest last; in place of the user's own session."""
     n: Annotated[int, Meta(ge=1, le=MOST)] = DEFAULT_N
+    """Items to answer with, at most."""
+    offset: Annotated[int, Meta(ge=0, lt=MOST)] = 0
+    """The page begins behind so many items; a list ends after 100."""
     exclude: Ids | None = None
+    """Items that must not be answered with."""
     exclude_seen: bool | None = None
+    """Leave out what is in the user's history and in the session."""
     diversity: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """How much the items differ: from 0, the best scores, to 1."""
     explain: bool = False
+    """Say of each item what its score is made of."""
     scenario: str | None = None
+    """A named set of these; what else the request says goes over it."""
+    filter: _Filter | None = None
+    """Which items may be answered with, by what the catalogue says of them."""
+    boost: Annotated[list[BoostBody], Meta(max_length=MOST_BOOSTS)] | None = None
+    """Items whose scores are multiplied."""
+    strict: bool | None = None
+    """Rather too few items than one that does not fit the filter."""
 
 
 class ItemBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """PUT /v1/items/{item_id}."""
+    """An item's entry in the catalogue, to be."""
 
     item_id: Id | None = None
+    """The one in the path, where it is given at all."""
     title: Annotated[str, Meta(max_length=512)] = ""
+    """What answers call it."""
+    available: bool = True
+    """One that is not is never recommended."""
     attributes: dict[str, str | float | bool | list[str] | None] = {}
+    """What it is like, by names of your own."""
 
 
 BatchBody = Annotated[list[RecommendBody], Meta(min_length=1, max_length=100)]
@@ -93,8 +132,6 @@ def _bad(message: str) -> BadInput:
     named = re.search(r"field `([^`]*)`", text)
     if named:
         field = f"{field}.{named[1]}" if field else named[1]
-        if named[1] in _PLANNED:
-            text = f"`{named[1]}` is not supported by this server; leave it out"
     return BadInput(text, field or "body")
 
 
@@ -132,10 +169,11 @@ def plain_n(raw_query: str) -> int | None:
 
 def query_body(request: web.Request, user_id: str) -> RecommendBody:
     """The body that asks for the same as GET /v1/recommendations/{user_id}. Raises BadInput."""
-    query = parameters(request, _QUERY)
+    query = parameters(request, QUERY)
     return RecommendBody(
         user_id=user_id,
         n=chosen(query),
+        offset=_offset(query),
         exclude_seen=_flag(query, "exclude_seen"),
         diversity=_share(query, "diversity"),
         explain=_flag(query, "explain") or False,
@@ -165,6 +203,23 @@ def chosen(query: Mapping[str, str]) -> int:
     if not 1 <= n <= MOST:
         raise BadInput(f"n must be from 1 to {MOST}, not {text}", "n")
     return n
+
+
+def paged(query: Mapping[str, str]) -> tuple[int, int]:
+    """Items in all, and how many of the first are left out: `n` and `offset` of a query's
+    parameters. Raises BadInput.
+    """
+    n, offset = chosen(query), _offset(query)
+    return min(n + offset, MOST), offset
+
+
+def _offset(query: Mapping[str, str]) -> int:
+    text = query.get("offset", "0")
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) >= MOST:
+        raise BadInput(
+            f"offset must be a whole number from 0 to {MOST - 1}, not {text[:40]!r}", "offset"
+        )
+    return int(text)
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool | None:

@@ -19,6 +19,7 @@ __all__ = [
     "NOTHING",
     "Candidates",
     "Counts",
+    "Judged",
     "Lists",
     "Neighbours",
     "Popularity",
@@ -27,6 +28,7 @@ __all__ = [
     "Session",
     "SessionItems",
     "Through",
+    "Worth",
     "session_items",
 ]
 
@@ -144,6 +146,8 @@ class Query:
     """(m,) small ints, in falling order of `rule`."""
     rule: F64
     """(m,) scores by the rule."""
+    boost: F64
+    """(m,) what each one's score is multiplied by; empty where nothing was judged."""
     base: F32
     """(m,) ln of these, from which the model starts; empty where nothing was weighed."""
     x: F32
@@ -172,6 +176,24 @@ class Counts:
     """Wanted: how popular these items are."""
 
     index: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Wanted: what each of these candidates of B sessions is worth to whoever asks."""
+
+    start: I64
+    """(B + 1,) where each session's begin."""
+    index: I64
+    """(U,) small ints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """How candidates are judged."""
+
+    weight: F64
+    """(U,) what the score of each is multiplied by; 0 for one that must not be shown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def best(score: F64, index: I64, low: int, high: int, most: int, held: F64, heap
 
 @compiled(
     "Tuple((i8[::1], i8[::1], i8[::1], f8[::1]))"
-    "(i8[::1], i8[::1], i8[::1], f8[::1], f8[::1], i8[::1], i8[::1], i8)"
+    "(i8[::1], i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], i8[::1], i8[::1], i8)"
 )
 def choose(
     start: I64,
@@ -70,6 +70,7 @@ def choose(
     index: I64,
     score: F64,
     prior: F64,
+    weight: F64,
     out_start: I64,
     out: I64,
     most: int,
@@ -78,8 +79,9 @@ def choose(
 
     `begin` (B + 1,), `index` and `score` (U,) are of the candidates, of which the first of each
     session are its own items, with `start` (B + 1,) and `prior` (S,); what is left out stands in
-    `out`, each session's from `out_start` (B + 1,). Returns where each session's chosen ones begin
-    (B + 1,), their places among the U, small ints and scores.
+    `out`, each session's from `out_start` (B + 1,). With `weight` (U,), empty for none, they are
+    the best by score times weight, and of weight 0 none is chosen. Returns where each session's
+    chosen ones begin (B + 1,), their places among the U, small ints and scores, which fall.
     """
     b = len(begin) - 1
     value = score.copy()
@@ -97,6 +99,22 @@ def choose(
             for at in range(low, high):
                 if index[at] in unwanted:
                     value[at] = -np.inf
+        boosted = False
+        for at in range(low, min(high, len(weight))):
+            if weight[at] == 0:
+                value[at] = -np.inf
+            elif weight[at] != 1:
+                boosted = True
+        if boosted:
+            mine = value[low:high].copy()
+            for at in range(low, high):
+                if mine[at - low] > -np.inf:
+                    mine[at - low] *= weight[at]
+            count = best(mine, index[low:high], 0, high - low, most, held, heap)
+            kept = np.full(high - low, -np.inf)
+            for k in range(count):
+                kept[heap[k]] = value[low + heap[k]]
+            value[low:high] = kept
         count = best(value, index, low, high, most, held, heap)
         for k in range(count):
             where[m + k] = heap[k]
@@ -106,16 +124,17 @@ def choose(
     return first, where, index[where], value[where]
 
 
-@compiled("Tuple((i8[:, ::1], f8[:, ::1]))(i8[::1], i8[::1], f8[::1], i8)")
-def softmax_best(first: I64, index: I64, z: F64, n: int) -> tuple[I64, F64]:
-    """(B, n) the best of each session and their chances: softmax of `z` (M,) over a session's.
+@compiled("Tuple((i8[::1], i8[:, ::1], f8[:, ::1]))(i8[::1], i8[::1], f8[::1], i8)")
+def softmax_best(first: I64, index: I64, z: F64, n: int) -> tuple[I64, I64, F64]:
+    """How many of the n best each session has (B,), these (B, n), and their chances (B, n): softmax
+    of `z` (M,), which they replace, over a session's.
 
     `first` (B + 1,) says where each session's begin. Behind the last of a session stand zeros.
     """
     b = len(first) - 1
+    counts = np.zeros(b, np.int64)
     shown, told = np.zeros((b, n), np.int64), np.zeros((b, n))
     held, heap = np.empty(n), np.empty(n, np.int64)
-    chance = z.copy()
     for one in range(b):
         low, high = first[one], first[one + 1]
         if low == high:
@@ -125,12 +144,13 @@ def softmax_best(first: I64, index: I64, z: F64, n: int) -> tuple[I64, F64]:
             top = max(top, z[at])
         total = 0.0
         for at in range(low, high):
-            chance[at] = math.exp(z[at] - top)
-            total += chance[at]
+            z[at] = math.exp(z[at] - top)
+            total += z[at]
         for at in range(low, high):
-            chance[at] /= total
-        count = best(chance, index, low, high, n, held, heap)
+            z[at] /= total
+        count = best(z, index, low, high, n, held, heap)
         for k in range(count):
             shown[one, k] = index[heap[k]]
-            told[one, k] = chance[heap[k]]
-    return shown, told
+            told[one, k] = z[heap[k]]
+        counts[one] = count
+    return counts, shown, told

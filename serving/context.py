@@ -10,14 +10,18 @@ from config.settings import Settings
 from serving.answers import Answers
 from serving.backlog import Backlog
 from serving.bodies import Decoder, ItemBody, RecommendBody
+from serving.desk import Desk
+from serving.experiments import Experiments
 from serving.outage import Outage
+from serving.outcomes import Outcomes
 from serving.publishing import Publisher
-from serving.status import Status
+from serving.scenarios import Scenarios
+from serving.status import Readings, Status
 from serving.view import LiveView, View
 from store.reader import StoreReader
 from streams.event import EventRules
 
-__all__ = ["CONTEXT", "Context", "json_response"]
+__all__ = ["CONTEXT", "SETTINGS", "Context", "json_response"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,13 @@ class Context:
     outage: Outage
     publisher: Publisher
     backlog: Backlog
+    scenarios: Scenarios
+    experiments: Experiments
+    outcomes: Outcomes
+    desk: Desk
     status: Status
+    readings: Readings
+    """Of all tenants."""
     recommend_body: Decoder[RecommendBody]
     batch_body: Decoder[list[RecommendBody]]
     item_body: Decoder[ItemBody]
@@ -57,6 +67,7 @@ class Context:
 
 
 CONTEXT = web.AppKey("context", Context)
+SETTINGS = web.AppKey("settings", Settings)
 
 
 def json_response(body: bytes, status: int = 200) -> web.Response:

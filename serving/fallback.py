@@ -26,7 +26,7 @@ import numpy as np
 from processors.popularity import WINDOWS
 from serving import metrics
 from serving.outage import StoreDown
-from serving.recommend import Recommender, Relation, Scored
+from serving.recommend import Filled, Recommender, Relation, Scored
 from serving.wanted import Choice
 from streams.columns import U64
 
@@ -50,6 +50,26 @@ class Display:
     named: Pieces
     """Those of the items that explain it, among others."""
 
+    def behind(self, skip: int) -> Display:
+        """What stands behind the first `skip` items."""
+        if not skip:
+            return self
+        found = self.found
+        filled = found.filled
+        if filled is not None:
+            rest = max(0, len(found.item) - skip)
+            outside = min(filled.outside, rest)
+            filled = Filled(min(filled.trending, rest - outside), outside)
+        shown = replace(
+            found,
+            item=found.item[skip:],
+            score=found.score[skip:],
+            why=None if found.why is None else found.why[skip:],
+            explored=found.explored if skip < len(found.item) else None,
+            filled=filled,
+        )
+        return Display(shown, self.pieces[skip:], self.named)
+
 
 async def displays(recommender: Recommender, found: Sequence[Scored]) -> list[Display]:
     """What answers look like, in order."""
@@ -67,6 +87,7 @@ class _FromMemory(Recommender):
         super().__init__(of.reader, of.settings)
         self._reader = self._held = of.reader.held()
         self.shown = of.shown.from_memory()
+        self.judge = of.judge.from_memory(self.shown)
 
     def holds(self, items: U64) -> bool:
         """Whether anything can be ranked after items (hashes)."""
@@ -77,7 +98,7 @@ class Fallback:
     """Answers from what a recommender's reader holds, and from what was trending."""
 
     def __init__(self, recommender: Recommender) -> None:
-        self._recommender = recommender
+        self._recommender, self._tenant = recommender, recommender.settings.tenant
         self._memory = _FromMemory(recommender)
         self._last_good: dict[str, tuple[Scored, Pieces]] = {}
 
@@ -107,7 +128,7 @@ class Fallback:
         held = [one for one, there in zip(choices, holds, strict=True) if there]
         ranked = iter(await self._ranked(held, down) if held else [])
         return [
-            (next(ranked) if there else None) or self._trending(one.n, down, left_out=one.exclude)
+            (next(ranked) if there else None) or await self._trending(one, down)
             for one, there in zip(choices, holds, strict=True)
         ]
 
@@ -120,14 +141,14 @@ class Fallback:
             found = await self._memory.similar(item, MOST, relation)
             (shown,) = await displays(self._memory, [found])
             if (named := _named(shown, n)) is not None:
-                metrics.DEGRADED.labels(down.cause, "lists").inc()
+                metrics.DEGRADED.labels(self._tenant, down.cause, "lists").inc()
                 return named
-        return self._trending(n, down, left_out=own)
+        return await self._trending(Choice(n, exclude=own), down)
 
     async def trending(self, n: int, window: str, down: StoreDown) -> Display:
         """In place of what is trending in a window. Raises `down` from the last rung."""
         await self._recall()
-        return self._trending(n, down, window=window)
+        return await self._trending(Choice(n), down, window)
 
     async def _recall(self) -> None:
         """A store that goes away soon after its first event: what other answers have read of it
@@ -136,21 +157,40 @@ class Fallback:
         if not self._last_good:
             await self._keep(await self._memory.best(Choice(MOST)), _ANYONE, self._memory)
 
-    def _trending(
-        self, n: int, down: StoreDown, *, window: str = _ANYONE, left_out: U64 | None = None
-    ) -> Display:
-        """The last good list. Raises `down` where there is none."""
+    async def _trending(self, choice: Choice, down: StoreDown, window: str = _ANYONE) -> Display:
+        """The last good list, as far as it may be shown. Raises `down` where there is none."""
         order = (window, _ANYONE, *WINDOWS)
         good = next((self._last_good[k] for k in order if k in self._last_good), None)
         if good is None:
             raise down
-        metrics.DEGRADED.labels(down.cause, "trending").inc()
+        metrics.DEGRADED.labels(self._tenant, down.cause, "trending").inc()
         found, pieces = good
-        if left_out is not None:
-            keep = ~np.isin(found.item, left_out)
-            found = Scored(found.item[keep], found.score[keep])
-        some = Scored(found.item[:n], found.score[:n])
+        some = await self._fitting(found, choice)
         return Display(some, [pieces.get(item) for item in some.item.tolist()], pieces)
+
+    async def _fitting(self, found: Scored, choice: Choice) -> Scored:
+        """What a choice may be shown of a list: first what fits its filter, as far as that is
+        known, then what does not.
+        """
+        judge, keep = self._memory.judge, np.ones(len(found.item), np.bool_)
+        if choice.exclude is not None:
+            keep = ~np.isin(found.item, choice.exclude)
+        weight = await judge.weigh(found.item, choice)
+        score = found.score * weight
+        fitting = np.flatnonzero(keep & (weight > 0))
+        place = fitting[np.argsort(-score[fitting], kind="stable")][: choice.n]
+        if choice.filter is None:
+            return Scored(found.item[place], score[place])
+        others = np.zeros(0, np.int64)
+        if not choice.strict:
+            shown = (await judge.weigh(found.item) > 0) & (weight == 0)
+            others = np.flatnonzero(keep & shown)[: choice.n - len(place)]
+        item = found.item[np.concatenate([place, others])]
+        # They fall, as in every answer.
+        bound = score[place].min(initial=np.inf)
+        rest = np.minimum(found.score[others], bound)
+        filled = Filled(len(place), len(others))
+        return Scored(item, np.concatenate([score[place], rest]), filled=filled)
 
     async def _ranked(self, choices: Sequence[Choice], down: StoreDown) -> list[Display | None]:
         """Answers ranked from what is held; None where nothing of one has a name that is held."""
@@ -158,7 +198,9 @@ class Fallback:
         found = await self._memory.recommend_all([replace(one, n=MOST) for one in choices])
         shown = await displays(self._memory, found)
         named = [_named(one, choice.n) for one, choice in zip(shown, choices, strict=True)]
-        metrics.DEGRADED.labels(down.cause, "lists").inc(sum(one is not None for one in named))
+        metrics.DEGRADED.labels(self._tenant, down.cause, "lists").inc(
+            sum(one is not None for one in named)
+        )
         return named
 
 
@@ -169,7 +211,17 @@ def _named(shown: Display, n: int) -> Display | None:
         return None
     found = shown.found
     why = None if found.why is None else tuple(found.why[place] for place in places)
-    some = Scored(found.item[places], found.score[places], why)
+    filled = found.filled
+    if filled is not None:
+        # The last ones do not fit; of those before, so many were ranked.
+        ranked, fit = (
+            len(found.item) - filled.trending - filled.outside,
+            len(found.item) - filled.outside,
+        )
+        filled = Filled(
+            sum(ranked <= place < fit for place in places), sum(p >= fit for p in places)
+        )
+    some = Scored(found.item[places], found.score[places], why, filled=filled)
     return Display(some, [shown.pieces[place] for place in places], shown.named)
 
 

@@ -96,11 +96,10 @@ _SUMS = 13
 
 def _scales(features: dict[str, _Scale]) -> tuple[F32, F32]:
     centre, scale = np.array(list(features.values()), np.float32).T
-    return centre.copy(), 1 / scale
+    return centre.copy(), np.ascontiguousarray(1 / scale)
 
 
-_CENTRE, _FACTOR = (part[:, None] for part in _scales(CANDIDATE_FEATURES))
-_Q_CENTRE, _Q_FACTOR = (part[:, None] for part in _scales(SESSION_FEATURES))
+_SCALES = (*_scales(CANDIDATE_FEATURES), *_scales(SESSION_FEATURES))
 
 
 def weigh(
@@ -139,12 +138,21 @@ def weigh(
         float(total),
     )
     np.log(x[:_LOGS], out=x[:_LOGS])
-    base = x[_LOGS - 1].copy()
-    x -= _CENTRE
-    x *= _FACTOR
-    q -= _Q_CENTRE
-    q *= _Q_FACTOR
+    base = _centred(x, q, *_SCALES)
     return replace(queries, base=base, x=x, q=q)
+
+
+@compiled("f4[::1](f4[:, ::1], f4[:, ::1], f4[::1], f4[::1], f4[::1], f4[::1])")
+def _centred(x: F32, q: F32, centre: F32, factor: F32, q_centre: F32, q_factor: F32) -> F32:
+    """Centre and scale both, in place; returns what the row "rule" was (M,)."""
+    base: F32 = x[_LOGS - 1].copy()
+    for f in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[f, j] = (x[f, j] - centre[f]) * factor[f]
+    for f in range(q.shape[0]):
+        for b in range(q.shape[1]):
+            q[f, b] = (q[f, b] - q_centre[f]) * q_factor[f]
+    return base
 
 
 @compiled(

@@ -26,6 +26,8 @@ _X, _Q = len(CANDIDATE_FEATURES), len(SESSION_FEATURES)
 PARAMETERS = (_X + _Q + 2) * HIDDEN + _X
 """Numbers in a model."""
 _TINY = 1e-300
+# Those of what was read are not to be written to.
+_VIEW, _VIEW2 = (f"Array(float32, {axes}, 'C', readonly=True)" for axes in (1, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,17 @@ class Model:
 
     def z_of(self, queries: Queries) -> F64:
         """(M,) z of all candidates of B sessions."""
-        x = queries.x
-        shared = self.session.T @ queries.q + self.bias[:, None]
-        start, base = queries.start, queries.base + self.linear @ x
-        return _z(start, base, self.candidate.T @ x, shared, self.output)
+        return _z(
+            queries.start,
+            queries.base,
+            queries.x,
+            queries.q,
+            self.candidate,
+            self.session,
+            self.bias,
+            self.output,
+            self.linear,
+        )
 
     def hidden_of(self, x: F32, q: F32) -> F32:
         """(HIDDEN, B, M) what the hidden units say of candidates (X, B, M) of sessions (Q, B)."""
@@ -83,18 +92,43 @@ class Model:
         return _softmax(z + base)
 
 
-@compiled("f8[::1](i8[::1], f4[::1], f4[:, ::1], f4[:, ::1], f4[::1])", fastmath=True)
-def _z(start: I64, base: F32, inner: F32, shared: F32, output: F32) -> F64:
-    """Adds to `base` (M,) what the hidden units say, of which `inner` (HIDDEN, M) is the
-    candidates' part and `shared` (HIDDEN, B) the sessions'.
-    """
-    z = base.copy()
-    for h in range(HIDDEN):
-        for b in range(len(start) - 1):
-            mine = shared[h, b]
-            for j in range(start[b], start[b + 1]):
-                z[j] += output[h] * max(inner[h, j] + mine, np.float32(0))
-    return z.astype(np.float64)
+@compiled(
+    f"f8[::1](i8[::1], f4[::1], f4[:, ::1], f4[:, ::1], {_VIEW2}, {_VIEW2}, {_VIEW}, {_VIEW}, "
+    f"{_VIEW})",
+    fastmath=True,
+)
+def _z(
+    start: I64,
+    base: F32,
+    x: F32,
+    q: F32,
+    candidate: F32,
+    session: F32,
+    bias: F32,
+    output: F32,
+    linear: F32,
+) -> F64:
+    """One candidate after the other: numpy's calls would cost more than what they work out."""
+    z = np.empty(len(base))
+    shared, inner = np.empty(HIDDEN, np.float32), np.empty(HIDDEN, np.float32)
+    for b in range(len(start) - 1):
+        shared[:] = bias
+        for f in range(_Q):
+            value = q[f, b]
+            for h in range(HIDDEN):
+                shared[h] += value * session[f, h]
+        for j in range(start[b], start[b + 1]):
+            told = base[j]
+            inner[:] = shared
+            for f in range(_X):
+                value = x[f, j]
+                told += linear[f] * value
+                for h in range(HIDDEN):
+                    inner[h] += value * candidate[f, h]
+            for h in range(HIDDEN):
+                told += output[h] * max(inner[h], np.float32(0))
+            z[j] = told
+    return z
 
 
 def _softmax(z: F64) -> F64:

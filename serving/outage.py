@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import ParamSpec, TypeVar
 
 import structlog
@@ -18,6 +19,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from config.errors import StoreError
+from config.traces import span
 
 __all__ = ["Outage", "StoreDown"]
 
@@ -73,7 +75,8 @@ class Outage:
         began, until = loop.time(), came + self._seconds
         try:
             async with asyncio.timeout_at(until):
-                return await read(*args, **kwargs)
+                with span("read", "CLIENT", {"db.system.name": "redis"}):
+                    return await read(*args, **kwargs)
         except (RedisError, TimeoutError) as error:
             if isinstance(error, TimeoutError) and until - began < _ENOUGH_SHARE * self._seconds:
                 raise StoreDown("late") from error
@@ -94,7 +97,10 @@ class Outage:
         if self._cause is None:
             self._cause = _cause_of(error)
             log.warning("the store does not answer", cause=self._cause, error=str(error))
-            self._probe = asyncio.create_task(self._until_back())
+            # It outlives the request that found the store away, and is none of its work.
+            self._probe = asyncio.get_running_loop().create_task(
+                self._until_back(), context=Context()
+            )
 
     async def _until_back(self) -> None:
         while True:

@@ -26,9 +26,13 @@ RETRY_SECONDS = "1"
 
 _TITLES = {
     400: "Bad request",
+    401: "Key needed",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
+    409: "Not as things stand",
     413: "Body too large",
+    429: "Too many requests",
     500: "Internal error",
     503: "Not available right now",
 }

@@ -14,6 +14,7 @@ import gc
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections import deque
@@ -24,33 +25,43 @@ from prometheus_client import multiprocess
 from yarl import URL
 
 from config.errors import ServiceError, SettingsError
-from config.settings import Settings
+from config.settings import HttpSettings, Settings
+from config.traces import start_traces, stop_traces
 from serving.app import make_app
 from serving.protocol import ProblemRunner
+from serving.tls import Certificate
 
-__all__ = ["run_child", "run_parent", "serve_here"]
+__all__ = ["listen", "run_child", "run_parent", "serve_here"]
 
 log = structlog.get_logger("headwater.serve")
 
 DRAIN_SECONDS = 4.0
-_KILL_SECONDS = 9.0
+KILL_SECONDS = 9.0
 _BIND_SECONDS = 3.0
 _ENDS_ALLOWED = 5
 _ENDS_WITHIN_SECONDS = 30.0
 _PAUSE_SECONDS = 0.3
 _BACKLOG = 1024
+_ACCEPTED_AT_ONCE = 16
+"""Connections, by each listener, in one turn of the loop. libuv accepts one a turn, and a turn of a
+busy server takes some milliseconds: of a thousand that connect together, as after a restart, the
+last ones would have waited for seconds.
+"""
 
 
 async def serve_here(settings: Settings) -> None:
     """Serve in this process until cancelled, then finish the requests that have been received."""
+    runner = _runner(settings)
     listener = await _bound(settings.http.host, settings.http.port, shared=False)
-    await _serve(settings, listener)
+    await _serve(settings, runner, [listener, *await _admin_port(settings, shared=False)])
 
 
 async def run_child(settings: Settings) -> None:
     """Serve on a port that other processes serve too, until cancelled or the parent ends."""
+    runner = _runner(settings)
     listener = await _bound(settings.http.host, settings.http.port, shared=True)
-    serving = asyncio.create_task(_serve(settings, listener))
+    listeners = [listener, *await _admin_port(settings, shared=True)]
+    serving = asyncio.create_task(_serve(settings, runner, listeners))
     parent = asyncio.create_task(_parent_ends())
     try:
         await asyncio.wait({serving, parent}, return_when=asyncio.FIRST_COMPLETED)
@@ -67,12 +78,16 @@ async def run_parent(settings: Settings, processes: int) -> None:
 
     Raises ServiceError when one ends again and again, or when the port is taken.
     """
-    make_app(settings)  # what is wrong with the settings is said once, here
+    # What is wrong with the settings is said once, here.
+    make_app(settings)
+    start_traces(settings.traces, "headwater-server")
+    stop_traces()
+    Certificate(settings.http)
     probe = await _bound(settings.http.host, settings.http.port, shared=False)
     port = probe.getsockname()[1]
     probe.close()
     with await _bound(settings.http.host, port, shared=True):
-        _say_where(settings.http.host, port, processes)
+        _say_where(settings.http, port, processes)
         keepers = [asyncio.create_task(_keep(number, port)) for number in range(1, processes + 1)]
         try:
             await asyncio.gather(*keepers)
@@ -82,19 +97,45 @@ async def run_parent(settings: Settings, processes: int) -> None:
             await asyncio.gather(*keepers, return_exceptions=True)
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
-    runner = ProblemRunner(
+async def _admin_port(settings: Settings, *, shared: bool) -> list[socket.socket]:
+    """The listener of the admin routes, where there is to be one."""
+    http = settings.http
+    if http.admin_port is None:
+        return []
+    return [await _bound(http.admin_host, http.admin_port, shared=shared)]
+
+
+def _runner(settings: Settings) -> ProblemRunner:
+    """Raises SettingsError, before any port is taken."""
+    return ProblemRunner(
         make_app(settings), access_log=None, shutdown_timeout=DRAIN_SECONDS, handle_signals=False
     )
+
+
+async def _serve(settings: Settings, runner: ProblemRunner, listeners: list[socket.socket]) -> None:
+    """Serve on the first listener, and on another one for the admin routes."""
+    start_traces(settings.traces, "headwater-server")
+    certificate = Certificate(settings.http)
     try:
         await runner.setup()
         _rarely_look_for_cycles()
-        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
-        _say_where(settings.http.host, listener.getsockname()[1], 1)
-        await asyncio.Event().wait()
+        for listener in listeners:
+            await listen(runner, listener, certificate.context)
+        _say_where(settings.http, listeners[0].getsockname()[1], 1)
+        await certificate.run()
     finally:
         await runner.cleanup()
-        listener.close()
+        await asyncio.to_thread(stop_traces)
+        for listener in listeners:
+            listener.close()
+
+
+async def listen(
+    runner: web.AppRunner, listener: socket.socket, context: ssl.SSLContext | None = None
+) -> None:
+    """Accept connections to a bound socket until the runner is cleaned up."""
+    for _ in range(_ACCEPTED_AT_ONCE):
+        await web.SockSite(runner, listener.dup(), backlog=_BACKLOG, ssl_context=context).start()
 
 
 def _rarely_look_for_cycles() -> None:
@@ -106,8 +147,9 @@ def _rarely_look_for_cycles() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-def _say_where(host: str, port: int, processes: int) -> None:
-    url = str(URL.build(scheme="http", host=host, port=port))
+def _say_where(http: HttpSettings, port: int, processes: int) -> None:
+    scheme = "http" if http.cert_file is None else "https"
+    url = str(URL.build(scheme=scheme, host=http.host, port=port))
     log.info("serving", url=url, processes=processes, pid=os.getpid())
 
 
@@ -184,7 +226,7 @@ async def _end(child: asyncio.subprocess.Process) -> None:
         if child.returncode is None:
             child.send_signal(signal.SIGTERM)
     try:
-        async with asyncio.timeout(_KILL_SECONDS):
+        async with asyncio.timeout(KILL_SECONDS):
             await child.wait()
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):

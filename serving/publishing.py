@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from config.errors import StreamError
+from config.traces import span, traceparent
 from streams.producer import Headers, RecordProducer
 
 __all__ = ["Publisher"]
@@ -16,6 +17,10 @@ _MOST_BYTES = 256 * 1024 * 1024
 """Both a fraction of what librdkafka queues: behind a full queue, the event loop would stand."""
 
 
+_Outgoing = tuple[str, bytes | None, bytes | None, Headers | None]
+"""Topic, key, value, headers."""
+
+
 class Publisher:
     """Sends through a producer whose queue must be longer than what may wait here."""
 
@@ -24,13 +29,20 @@ class Publisher:
         self._waiting = self._bytes = 0
         self._tasks: set[asyncio.Task[list[str | None]]] = set()
 
-    async def send(
-        self, records: Sequence[tuple[str, bytes | None, bytes | None, Headers | None]]
-    ) -> None:
+    async def send(self, records: Sequence[_Outgoing]) -> None:
         """Return once the broker has all of (topic, key, value, headers).
 
         Raises StreamError when it has not within three seconds; it may still get them later.
         """
+        with span("publish", "PRODUCER", {"messaging.system": "kafka"}) as made:
+            if made is not None:
+                topics = ",".join(sorted({topic for topic, *_ in records}))
+                made.set_attribute("messaging.destination.name", topics)
+                made.set_attribute("messaging.batch.message_count", len(records))
+                records = _told(records)
+            await self._send(records)
+
+    async def _send(self, records: Sequence[_Outgoing]) -> None:
         size = sum(len(key or b"") + len(value or b"") for _, key, value, _ in records)
         if self._waiting + len(records) > _MOST_WAITING or self._bytes + size > _MOST_BYTES:
             raise StreamError("Kafka does not keep up and too much waits for it; try again later")
@@ -57,3 +69,14 @@ class Publisher:
         self._bytes -= size
         if not task.cancelled():
             task.exception()  # whoever waited has been told
+
+
+def _told(records: Sequence[_Outgoing]) -> Sequence[_Outgoing]:
+    """The records, with the span that sends them in their headers where it is kept."""
+    found = traceparent()
+    if found is None:
+        return records
+    return [
+        (topic, key, value, [*(headers or ()), ("traceparent", found)])
+        for topic, key, value, headers in records
+    ]

@@ -33,13 +33,14 @@ from itertools import accumulate
 import numpy as np
 
 from config.settings import RankSettings
-from processors.repeats import cell_of
+from processors.repeats import prior_of
 from processors.session import WINDOW
 from serving.batch import Queries, Sessions, Voted
 from serving.candidates import (
     F32,
     Candidates,
     Counts,
+    Judged,
     Lists,
     Neighbours,
     Popularity,
@@ -47,6 +48,7 @@ from serving.candidates import (
     Ranked,
     Session,
     SessionItems,
+    Worth,
 )
 from serving.choosing import choose, softmax_best
 from serving.features import FLOOR, weigh
@@ -72,6 +74,8 @@ CANDIDATES = 100
 BEHIND = 1e-6
 """Scale of what only two steps lead to: behind every direct candidate."""
 _NONE = np.zeros(0, np.int64)
+_ALIKE = np.zeros(0)
+"""Weights where every candidate may be shown and none counts for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +120,11 @@ class Batch:
         )
 
 
-Steps = Generator[Lists | Counts, Sequence[Neighbours] | Popularity, Batch]
-"""Yields Lists, to be sent Neighbours, and Counts, to be sent Popularity."""
+Wanted = Lists | Counts | Judged
+Told = Sequence[Neighbours] | Popularity | Worth
+Steps = Generator[Wanted, Told, Batch]
+"""Yields Lists, to be sent Neighbours, Counts, to be sent Popularity, and Judged, to be sent Worth.
+"""
 
 
 class Ranker:
@@ -135,11 +142,13 @@ class Ranker:
         excluded: Sequence[I64 | None],
         *,
         weighed: bool,
+        judged: bool = False,
     ) -> Steps:
         """The steps of B answers, for sessions that have at least one item each.
 
         `own` are the small ints of all their items in order, and `excluded` of each session the
-        items to be left out. Features are there only where `weighed`.
+        items to be left out. Features are there only where `weighed`. Where `judged`, not every
+        candidate may be shown, or some count for more.
         """
         lists = yield from _neighbours(own)
         known = (yield from _popularity(own)).sessions
@@ -150,8 +159,9 @@ class Ranker:
         start, index, score, total, place = vote(
             sessions.start, own, sessions.weight, sessions.entries, index, strength, table
         )
+        weight = (yield from _worth(start, index)) if judged else _ALIKE
         first, where = through(
-            sessions.start, start, score, total, rules.widen_below, rules.widen_by
+            sessions.start, start, score, total, weight, rules.widen_below, rules.widen_by
         )
         b = len(items)
         voted = Voted(
@@ -169,7 +179,9 @@ class Ranker:
         )
         if len(where):
             voted = self._widen(voted, (yield from _neighbours(index[where])))
-        queries = self._choose(sessions, voted, excluded)
+            if judged:
+                weight = yield from _worth(voted.start, voted.index)
+        queries = self._choose(sessions, voted, weight, excluded)
         if weighed:
             popularity = yield from _popularity(queries.index)
             queries = weigh(queries, sessions, voted, popularity, knowledge.sessions)
@@ -194,7 +206,7 @@ class Ranker:
         length = np.array([one.length for one in items], np.int64)
         distance = np.concatenate([one.distance for one in items])
         times = np.concatenate([one.times for one in items])
-        prior = knowledge.prior[cell_of(distance, times, length.repeat(sizes))]
+        prior = prior_of(knowledge.prior, distance, times, start, length)
         rarity, weight = values(
             distance, known, float(knowledge.sessions), rules.distance_decay, rules.idf_power
         )
@@ -232,7 +244,9 @@ class Ranker:
             lists=lists,
         )
 
-    def _choose(self, sessions: Sessions, voted: Voted, excluded: Sequence[I64 | None]) -> Queries:
+    def _choose(
+        self, sessions: Sessions, voted: Voted, weight: F64, excluded: Sequence[I64 | None]
+    ) -> Queries:
         """The best candidates in falling order of the whole rule; features are still to come."""
         out = [_NONE if some is None else some for some in excluded]
         start, where, index, rule = choose(
@@ -241,12 +255,14 @@ class Ranker:
             voted.index,
             voted.score,
             sessions.prior,
+            weight,
             _starts([len(some) for some in out]),
             np.concatenate(out),
             CANDIDATES,
         )
         none = np.zeros((0, len(out)), np.float32)
-        return Queries(start, where, index, rule, none[:, 0], none[:, :0], none)
+        boost = weight[where] if len(weight) else weight
+        return Queries(start, where, index, rule, boost, none[:, 0], none[:, :0], none)
 
     def _table_for(self, start: I64, entries: I64) -> I64:
         """A table for the largest of the sessions: `start` (B + 1,) says which of the `entries`
@@ -271,27 +287,31 @@ def _joined(lists: Sequence[Neighbours]) -> tuple[I64, F64]:
 
 
 def ranked(query: Query, model: Model | None, n: int) -> Ranked:
-    """The n best of the chosen candidates: by the model where there is one, else by the rule."""
-    if model is None or not len(query.index):
+    """The n best of the chosen candidates: by the model where there is one, else by the rule.
+    Boosts multiply what either gives.
+    """
+    boosted = len(query.boost) and not (query.boost == 1).all()
+    if not len(query.index) or (model is None and not boosted):
         return Ranked(query.index[:n], query.rule[:n])
-    chance = model.chances(query)
+    chance = query.rule if model is None else model.chances(query)
+    if boosted:
+        chance = chance * query.boost
     order = np.lexsort((query.index, -chance))[:n]
     return Ranked(query.index[order], chance[order])
 
 
 def ranked_all(batch: Batch, n: int) -> tuple[I64, I64, F64]:
     """How many of the n best each session has (B,), these (B, n), and their scores, as `ranked`
-    says; behind a session's last stands nothing of meaning.
+    says of those without boosts; behind a session's last stands nothing of meaning.
     """
     queries, model = batch.queries, batch.model
+    if model is not None:
+        return softmax_best(queries.start, queries.index, model.z_of(queries), n)
     counts = np.minimum(np.diff(queries.start), n)
-    if model is None:
-        at = np.minimum(queries.start[:-1, None] + np.arange(n), max(len(queries.index) - 1, 0))
-        if not len(queries.index):
-            return counts, np.zeros(at.shape, np.int64), np.zeros(at.shape)
-        return counts, queries.index[at], queries.rule[at]
-    z = model.z_of(queries)
-    return counts, *softmax_best(queries.start, queries.index, z, n)
+    at = np.minimum(queries.start[:-1, None] + np.arange(n), max(len(queries.index) - 1, 0))
+    if not len(queries.index):
+        return counts, np.zeros(at.shape, np.int64), np.zeros(at.shape)
+    return counts, queries.index[at], queries.rule[at]
 
 
 def walk(
@@ -302,10 +322,12 @@ def walk(
     """Walk the steps to their end, where what they want is at hand and nothing has to be waited
     for. Both callables take small ints.
     """
-    answer: Sequence[Neighbours] | Popularity | None = None
+    answer: Told | None = None
     try:
         while True:
             wanted = next(steps) if answer is None else steps.send(answer)
+            if isinstance(wanted, Judged):
+                raise TypeError("steps that are judged have to be walked by who can judge")
             find = neighbours if isinstance(wanted, Lists) else popularity
             answer = find(wanted.index)
     except StopIteration as done:
@@ -313,19 +335,22 @@ def walk(
         return batch
 
 
-def _neighbours(
-    index: I64,
-) -> Generator[Lists | Counts, Sequence[Neighbours] | Popularity, Sequence[Neighbours]]:
+def _neighbours(index: I64) -> Generator[Wanted, Told, Sequence[Neighbours]]:
     answer = yield Lists(index)
-    if isinstance(answer, Popularity):
+    if isinstance(answer, Popularity | Worth):
         raise TypeError("Lists is answered with Neighbours")
     return answer
 
 
-def _popularity(
-    index: I64,
-) -> Generator[Lists | Counts, Sequence[Neighbours] | Popularity, Popularity]:
+def _popularity(index: I64) -> Generator[Wanted, Told, Popularity]:
     answer = yield Counts(index)
     if not isinstance(answer, Popularity):
         raise TypeError("Counts is answered with Popularity")
     return answer
+
+
+def _worth(start: I64, index: I64) -> Generator[Wanted, Told, F64]:
+    answer = yield Judged(start, index)
+    if not isinstance(answer, Worth):
+        raise TypeError("Judged is answered with Worth")
+    return answer.weight

@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from importlib.resources import files
 
 import orjson
 from aiohttp import web
 
-from serving.context import CONTEXT
+from serving import request_id
+from serving.admission import on_admin_port
+from serving.context import CONTEXT, SETTINGS
+from serving.pages import file_names, file_response, file_route, read_file
 
 __all__ = ["STREAM", "end_streams", "routes"]
 
 STREAM = "/console/stream"
-_KINDS = {"index.html": "text/html", "console.js": "text/javascript", "console.css": "text/css"}
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 _STOPPING = web.AppKey("stopping", asyncio.Event)
-_page = {name: files("serving").joinpath("console", name).read_bytes() for name in _KINDS}
+_INDEX = "index.html"
+_files = sorted(set(file_names("console")) - {_INDEX})
+_page = read_file("console", _INDEX)
+_admin_page = _page.replace(b'data-admin="no"', b'data-admin="yes"')
 
 
-def _file(name: str) -> web.Response:
-    return web.Response(
-        body=_page[name], content_type=_KINDS[name], charset="utf-8", headers=_HEADERS
-    )
-
-
-async def index(_request: web.Request) -> web.Response:
-    """GET /."""
-    return _file("index.html")
-
-
-async def script(_request: web.Request) -> web.Response:
-    """GET /console/console.js."""
-    return _file("console.js")
-
-
-async def style(_request: web.Request) -> web.Response:
-    """GET /console/console.css."""
-    return _file("console.css")
+async def index(request: web.Request) -> web.Response:
+    """GET /: on the admin port, with what is done there."""
+    admin = on_admin_port(request, request.app[SETTINGS].http.admin_port)
+    return file_response(_admin_page if admin else _page, _INDEX)
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -56,6 +37,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
             "Content-Type": "text/event-stream",
             "Cache-Control": "no-store",
             "X-Accel-Buffering": "no",
+            request_id.HEADER: request_id.current(),
         }
     )
     await response.prepare(request)
@@ -90,7 +72,6 @@ async def end_streams(app: web.Application) -> None:
 
 routes = [
     web.get("/", index),
-    web.get("/console/console.js", script),
-    web.get("/console/console.css", style),
+    *(file_route(f"/console/{name}", "console", name) for name in _files),
     web.get(STREAM, stream),
 ]

@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from config.settings import DEFAULT_TENANT
 from serving import metrics
 from serving.context import CONTEXT, json_response
 from serving.outage import StoreDown
@@ -53,9 +54,15 @@ async def ready(request: web.Request) -> web.Response:
 
 
 async def scrape(request: web.Request) -> web.Response:
-    """What Prometheus reads; of other processes' requests, those up to a second ago."""
+    """What Prometheus reads, of all tenants, or what a named one may read of its own; of other
+    processes' requests, those up to a second ago.
+    """
     metrics.flush()
-    text = await asyncio.to_thread(metrics.exposition, request.app[CONTEXT].status.evaluation)
+    context = request.app[CONTEXT]
+    outcomes = await context.outcomes.last_known()
+    tenant = context.settings.tenant
+    own = None if tenant == DEFAULT_TENANT else tenant
+    text = await asyncio.to_thread(metrics.exposition, context.readings.evaluations, outcomes, own)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

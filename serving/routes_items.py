@@ -31,7 +31,7 @@ async def put_item(request: web.Request) -> web.Response:
     body = context.item_body.read(await request.read())
     if body.item_id not in (None, item_id):
         raise BadInput("item_id in the body is not the one in the path", "item_id")
-    item = _encoder.encode(CatalogueItem(item_id, body.title, body.attributes))
+    item = _encoder.encode(CatalogueItem(item_id, body.title, body.attributes, body.available))
     if len(item) > context.settings.kafka.max_record_bytes // 2:
         raise BadInput("attributes are too large for one record of the catalogue", "attributes")
     topic = context.settings.kafka.items_topic

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from aiohttp import web
 
 from config.errors import BadInput
-from config.settings import ScenarioSettings
 from processors.popularity import WINDOWS
-from serving.bodies import RecommendBody, chosen, parameters, path_id, query_body
-from serving.context import CONTEXT, json_response
+from serving.answers import MOST, Answers
+from serving.bodies import RecommendBody, paged, parameters, path_id, query_body
+from serving.context import CONTEXT, Context, json_response
+from serving.experiments import Assigned
+from serving.filters import Boost, filter_of
 from serving.recommend import Relation
+from serving.scenarios import PLAIN, Scenario
 from serving.wanted import Choice
 from streams.columns import U64, hash_id
 
-__all__ = ["FOR_USER", "routes"]
+__all__ = ["FOR_USER", "Asked", "plain_request", "routes"]
 
 FOR_USER = "/v1/recommendations/{user_id}"
 """As metrics name the route that is asked for most."""
 
 _RELATIONS: dict[str, Relation] = {relation: relation for relation in get_args(Relation)}
-_PLAIN = ScenarioSettings()
 
 
 async def for_user(request: web.Request) -> web.Response:
@@ -34,8 +36,7 @@ async def for_user(request: web.Request) -> web.Response:
     """
     context = request.app[CONTEXT]
     user_id = path_id(request, "user_id")
-    choice = _choice(query_body(request, user_id), context.settings.scenarios)
-    return json_response(await context.answers.recommend(choice, user_id))
+    return json_response(await _asked(context, query_body(request, user_id)).answer())
 
 
 async def for_body(request: web.Request) -> web.Response:
@@ -43,8 +44,7 @@ async def for_body(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     parameters(request, set())
     body = context.recommend_body.read(await request.read())
-    choice = _choice(body, context.settings.scenarios)
-    return json_response(await context.answers.recommend(choice, body.user_id))
+    return json_response(await _asked(context, body).answer())
 
 
 async def for_batch(request: web.Request) -> web.Response:
@@ -52,40 +52,84 @@ async def for_batch(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     parameters(request, set())
     bodies = context.batch_body.read(await request.read())
-    scenarios = context.settings.scenarios
-    choices = [_choice(body, scenarios, f"[{at}].") for at, body in enumerate(bodies)]
-    asked = zip(choices, bodies, strict=True)
-    answers = await asyncio.gather(
-        *(context.answers.recommend(choice, body.user_id) for choice, body in asked)
-    )
+    # All of them are looked at before any is answered.
+    asked = [_asked(context, body, f"[{at}].") for at, body in enumerate(bodies)]
+    answers = await asyncio.gather(*(one.answer() for one in asked))
     return json_response(b"[" + b",".join(answers) + b"]")
 
 
 async def similar(request: web.Request) -> web.Response:
     """GET /v1/items/{item_id}/similar?n=20&relation=viewed."""
     item = hash_id(path_id(request, "item_id"))
-    query = parameters(request, {"n", "relation"})
+    query = parameters(request, {"n", "offset", "relation"})
     asked = query.get("relation", "viewed")
     if asked not in _RELATIONS:
         known = " or ".join(_RELATIONS)
         raise BadInput(f"relation must be {known}, not {asked[:40]!r}", "relation")
     answers = request.app[CONTEXT].answers
-    return json_response(await answers.similar(item, chosen(query), _RELATIONS[asked]))
+    n, skip = paged(query)
+    return json_response(await answers.similar(item, n, _RELATIONS[asked], skip))
 
 
 async def trending(request: web.Request) -> web.Response:
     """GET /v1/trending?n=20&window=1h."""
-    query = parameters(request, {"n", "window"})
+    query = parameters(request, {"n", "offset", "window"})
     window = query.get("window", "1h")
     if window not in WINDOWS:
         raise BadInput(f"window must be one of {', '.join(WINDOWS)}, not {window[:40]!r}", "window")
-    return json_response(await request.app[CONTEXT].answers.trending(window, chosen(query)))
+    n, skip = paged(query)
+    return json_response(await request.app[CONTEXT].answers.trending(window, n, skip))
+
+
+class Asked(NamedTuple):
+    """A request that was held against all rules, and who answers it."""
+
+    answers: Answers
+    choice: Choice
+    user_id: str | None
+    assigned: Assigned | None
+
+    async def answer(self) -> bytes:
+        """The answer. Raises StoreDown."""
+        return await self.answers.recommend(self.choice, self.user_id, self.assigned)
+
+    def soon(self) -> asyncio.Future[bytes]:
+        """The same, for who has no task to wait in."""
+        return self.answers.soon(self.choice, self.user_id, self.assigned)
+
+
+def plain_request(context: Context, user_id: str, n: int) -> Asked:
+    """A request that says no more than that."""
+    assigned = context.experiments.of(user_id, None)
+    if assigned is not None and assigned.changes_scenario:
+        return _asked(context, RecommendBody(user_id=user_id, n=n))
+    return _of_view(context, Choice(n, hash_id(user_id)), user_id, assigned)
+
+
+def _asked(context: Context, body: RecommendBody, place: str = "") -> Asked:
+    """What a body asks for. Raises BadInput."""
+    assigned = context.experiments.of(body.user_id, body.scenario)
+    choice = _choice(body, context.scenarios.known, place, assigned)
+    return _of_view(context, choice, body.user_id, assigned)
+
+
+def _of_view(
+    context: Context, choice: Choice, user_id: str | None, assigned: Assigned | None
+) -> Asked:
+    view = context.view
+    answers = view.answers if assigned is None else view.answers_with(assigned.overlay)
+    return Asked(answers, choice, user_id, assigned)
 
 
 def _choice(
-    body: RecommendBody, scenarios: Mapping[str, ScenarioSettings], place: str = ""
+    body: RecommendBody,
+    scenarios: Mapping[str, Scenario],
+    place: str,
+    assigned: Assigned | None,
 ) -> Choice:
-    """What a body says goes over its scenario; without one, nothing more is asked for."""
+    """What a body says goes over its variant, and that over its scenario; without these, nothing
+    more is asked for.
+    """
     scenario = None
     if body.scenario is not None:
         scenario = scenarios.get(body.scenario)
@@ -94,16 +138,31 @@ def _choice(
                 f"unknown scenario {body.scenario[:40]!r}; known: {', '.join(scenarios)}",
                 f"{place}scenario",
             )
-    asked = scenario or _PLAIN
+    preset = scenario or PLAIN
+    if assigned is not None and assigned.changes_scenario:
+        scenario = preset = assigned.over(preset, scenarios)
+    asked = preset.settings
+    wanted, boosts = preset.filter, preset.boosts
+    if body.filter is not None:
+        wanted = filter_of(body.filter, f"{place}filter")
+    if body.boost is not None:
+        boosts = tuple(
+            Boost(filter_of(one.filter, f"{place}boost[{at}].filter"), one.factor)
+            for at, one in enumerate(body.boost)
+        )
     return Choice(
-        body.n,
+        min(body.n + body.offset, MOST),
         None if body.user_id is None else hash_id(body.user_id),
         _hashed(body.session),
         _hashed(body.exclude),
         asked.exclude_seen if body.exclude_seen is None else body.exclude_seen,
         diversity=asked.diversity if body.diversity is None else body.diversity,
         explain=body.explain,
-        window=None if scenario is None else scenario.window,
+        window=None if scenario is None else asked.window,
+        filter=wanted,
+        boosts=boosts,
+        skip=body.offset,
+        strict=asked.strict if body.strict is None else body.strict,
     )
 
 

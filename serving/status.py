@@ -1,7 +1,7 @@
 """What the console shows, from the metrics of all processes: computed once a second.
 
 Rates and quantiles are differences between samples of the last seconds, of which a bounded number
-is kept. How well the rankings predict over longer windows is in `evaluated.py`.
+is kept (`samples.py`). How well the rankings predict over longer windows is in `evaluated.py`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import structlog
-from prometheus_client.core import Metric
 
-from processors.metrics import RANKINGS
 from serving import metrics
 from serving.evaluated import NEWEST, WINDOWS, Counted, Evaluation, Minutes, between
+from serving.samples import Sample, newer, quantile, samples_of
 
-__all__ = ["Sample", "Status", "quantile", "sample_of"]
+__all__ = ["Readings", "Status"]
 
 log = structlog.get_logger("headwater.status")
 
@@ -32,78 +31,8 @@ _RATE_SECONDS = 5
 _FRESH_SECONDS = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The metrics at one moment."""
-
-    at: float
-    """time.monotonic()."""
-    applied: float = 0
-    lag: float | None = None
-    """Records behind the log's end; None where no worker tells."""
-    visible: tuple[tuple[float, float], ...] = ()
-    """(upper bound in seconds, events up to it), rising."""
-    counted: Counted = field(default_factory=Counted)
-    served: str = "rule"
-    """Which ranking is served; the rule unless a worker tells otherwise."""
-
-
-def sample_of(collected: Iterable[Metric], at: float) -> Sample:
-    """What matters here of all metrics."""
-    applied = predictions = 0.0
-    hits, reciprocal = (dict.fromkeys(RANKINGS, 0.0) for _ in range(2))
-    lag: float | None = None
-    served = "rule"
-    visible: dict[float, float] = {}
-    for metric in collected:
-        for sample in metric.samples:
-            match sample.name:
-                case "headwater_events_applied_total":
-                    applied += sample.value
-                case "headwater_consumer_lag_records":
-                    lag = (lag or 0) + sample.value
-                case "headwater_event_visible_seconds_bucket":
-                    bound = float(sample.labels["le"])
-                    visible[bound] = visible.get(bound, 0) + sample.value
-                case "headwater_predictions_total":
-                    predictions += sample.value
-                case "headwater_prediction_hits_total":
-                    hits[sample.labels["ranking"]] += sample.value
-                case "headwater_prediction_reciprocal_ranks_total":
-                    reciprocal[sample.labels["ranking"]] += sample.value
-                case "headwater_learned_ranking_served":
-                    served = "learned" if sample.value else "rule"
-    return Sample(
-        at,
-        applied,
-        lag,
-        tuple(sorted(visible.items())),
-        Counted(predictions, tuple(hits.values()), tuple(reciprocal.values())),
-        served,
-    )
-
-
-def quantile(buckets: Sequence[tuple[float, float]], share: float) -> float | None:
-    """Interpolated quantile of (upper bound, count up to it); None where nothing was counted.
-
-    What lies beyond the last finite bound is told as that bound.
-    """
-    total = buckets[-1][1] if buckets else 0
-    if total <= 0:
-        return None
-    wanted = share * total
-    lower, before = 0.0, 0.0
-    for bound, count in buckets:
-        if count >= wanted and count > before:
-            if bound == float("inf"):
-                return lower
-            return lower + (bound - lower) * (wanted - before) / (count - before)
-        lower, before = (bound if bound != float("inf") else lower), count
-    return lower
-
-
 class Status:
-    """Samples once a second; everybody who watches gets the same answer."""
+    """What is shown of one tenant; everybody who watches gets the same answer."""
 
     def __init__(self, lag_seconds: Callable[[], float | None]) -> None:
         """`lag_seconds` tells how far the store is behind the log (`backlog.py`)."""
@@ -116,17 +45,10 @@ class Status:
         self._latest: dict[str, Any] = {}
         self._changed = asyncio.Condition()
 
-    async def run(self) -> None:
-        """Sample once a second, forever."""
-        while True:
-            try:
-                # In a thread: the files of many processes take longer than a request may wait.
-                self.add(await asyncio.to_thread(_read))
-            except Exception:  # a file that a dying process left half written
-                log.warning("metrics cannot be read", exc_info=True)
-            async with self._changed:
-                self._changed.notify_all()
-            await asyncio.sleep(1)
+    async def tell(self) -> None:
+        """Let go of who waits for the next second's numbers."""
+        async with self._changed:
+            self._changed.notify_all()
 
     async def next(self) -> dict[str, Any]:
         """The next second's numbers."""
@@ -155,7 +77,8 @@ class Status:
             for window, seconds in WINDOWS.items()
         }
         newest = self._evaluation[NEWEST].rankings["served"]
-        fresh = self._delta_visible(_FRESH_SECONDS)
+        past = self._since(_FRESH_SECONDS)
+        fresh = newer(past.visible, sample.visible)
         p50, p99 = quantile(fresh, 0.5), quantile(fresh, 0.99)
         rate = self._since(_RATE_SECONDS)
         seconds = sample.at - rate.at
@@ -179,6 +102,29 @@ class Status:
                 for window, found in self._evaluation.items()
             },
             "history": self._spark(),
+            **self._served(sample),
+        }
+
+    def _served(self, sample: Sample) -> dict[str, Any]:
+        """What those who ask got of late, and what could not be counted since workers began."""
+        past, long_past = self._since(_FRESH_SECONDS), self._since(_HISTORY)
+        took = newer(past.answers, sample.answers)
+        p50, p99 = quantile(took, 0.5), quantile(took, 0.99)
+        seconds = sample.at - past.at
+        count = took[-1][1] if took else 0.0
+        degraded = {
+            cause: more
+            for cause, value in sample.degraded.items()
+            if (more := value - long_past.degraded.get(cause, 0)) > 0
+        }
+        return {
+            "answers_per_second": max(0.0, count) / seconds if seconds > 0 else 0.0,
+            "answer_p50_ms": None if p50 is None else p50 * 1000,
+            "answer_p99_ms": None if p99 is None else p99 * 1000,
+            "failed": max(0.0, sample.failed - long_past.failed),
+            "shed": max(0.0, sample.shed - long_past.shed),
+            "degraded": degraded,
+            "rejected": {reason: value for reason, value in sample.rejected.items() if value > 0},
         }
 
     def _since(self, seconds: float) -> Sample:
@@ -194,10 +140,6 @@ class Status:
             return self._since(seconds).counted
         return self._minutes.before(self._samples[-1].at - seconds)
 
-    def _delta_visible(self, seconds: float) -> list[tuple[float, float]]:
-        before = dict(self._since(seconds).visible)
-        return [(bound, count - before.get(bound, 0)) for bound, count in self._samples[-1].visible]
-
     def _spark(self) -> list[float]:
         last = list(self._samples)[-_SPARK - 1 :]
         return [
@@ -206,5 +148,32 @@ class Status:
         ]
 
 
-def _read() -> Sample:
-    return sample_of(metrics.collect(), time.monotonic())
+class Readings:
+    """Samples the metrics of all processes once a second, for every tenant's status."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, Status] = {}
+        """By tenant."""
+
+    def evaluations(self) -> Mapping[str, Mapping[str, Evaluation]]:
+        """By tenant: how the rankings predicted."""
+        return {tenant: one.evaluation() for tenant, one in list(self.statuses.items())}
+
+    async def run(self) -> None:
+        """Sample once a second, forever."""
+        while True:
+            try:
+                # In a thread: the files of many processes take longer than a request may wait.
+                found, at = await asyncio.to_thread(_read)
+                for tenant, status in self.statuses.items():
+                    status.add(found.get(tenant, Sample(at)))
+            except Exception:  # a file that a dying process left half written
+                log.warning("metrics cannot be read", exc_info=True)
+            for status in list(self.statuses.values()):
+                await status.tell()
+            await asyncio.sleep(1)
+
+
+def _read() -> tuple[dict[str, Sample], float]:
+    at = time.monotonic()
+    return samples_of(metrics.collect(), at), at

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
+import orjson
 import structlog
 from redis.exceptions import RedisError
 
 from config.ending import end_tasks
 from config.errors import SettingsError, StoreError
+from config.overlay import Overlay, overlaid
 from config.settings import Settings
 from serving.answers import Answers
-from serving.exploration import Exposures
+from serving.exposures import Exposures
 from serving.outage import Outage, StoreDown
 from serving.recommend import Recommender
 from store.connect import connect
@@ -29,6 +32,7 @@ __all__ = ["LiveView", "View"]
 log = structlog.get_logger("headwater.http")
 
 _FOLLOW_SECONDS = 0.25
+_MOST_VARIANTS = 64
 
 
 class View:
@@ -45,11 +49,42 @@ class View:
         self._redis = connect(self.settings)
         self.reader = StoreReader(self._redis, self.settings, generation.number)
         self.answers = Answers(Recommender(self.reader, self.settings), outage, exposures)
+        self._outage, self._exposures = outage, exposures
+        self._of_variants: dict[bytes, Answers] = {}
+
+    def answers_with(self, overlay: Overlay) -> Answers:
+        """Answers with other settings of the groups rank and explore over its own."""
+        if not overlay:
+            return self.answers
+        key = orjson.dumps(overlay, option=orjson.OPT_SORT_KEYS)
+        found = self._of_variants.get(key)
+        if found is None:
+            if len(self._of_variants) >= _MOST_VARIANTS:  # of experiments that are long over
+                self._of_variants.clear()
+            found = self._of_variants[key] = self._variant(overlaid(self.settings, overlay))
+        return found
+
+    def _variant(self, own: Settings) -> Answers:
+        # What is read, and held while the store is away, is the same wherever it can be.
+        reader = self.reader
+        if _read_with(own) != _read_with(self.settings):
+            reader = StoreReader(self._redis, own, self.generation)
+        recommender = Recommender(reader, own)
+        return Answers(recommender, self._outage, self._exposures, self.answers.fallback)
 
     async def close(self) -> None:
-        """End its connections, be it without a good-bye."""
+        """End its connections, be it without a good-bye; what reads on by itself would connect
+        once more.
+        """
+        await end_tasks(self.answers.tasks)
         with contextlib.suppress(RedisError):
             await self._redis.aclose()
+
+
+def _read_with(settings: Settings) -> tuple[object, ...]:
+    """Of settings that a variant may have of its own, those by which a reader reads."""
+    rank = settings.rank
+    return rank.count_power, rank.backward, rank.category, settings.explore.exposures
 
 
 class LiveView:
@@ -85,8 +120,8 @@ class LiveView:
         self._leaving.add(task := asyncio.create_task(self._leave(before)))
         task.add_done_callback(self._leaving.discard)
 
-    async def run(self) -> None:
-        """Follow the live generation, forever."""
+    async def run(self, rarer: Callable[[], float]) -> None:
+        """Follow the live generation, forever; so many times rarer than four times a second."""
         while True:
             try:
                 await self.look()
@@ -94,7 +129,7 @@ class LiveView:
                 pass  # told by whoever guards the store
             except (StoreError, SettingsError) as error:
                 log.error("the live generation cannot be read", error=str(error))
-            await asyncio.sleep(_FOLLOW_SECONDS)
+            await asyncio.sleep(_FOLLOW_SECONDS * rarer())
 
     async def close(self) -> None:
         """End all connections."""

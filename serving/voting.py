@@ -123,12 +123,14 @@ def vote(
     return begin, found[:u].copy(), score[:u].copy(), total, place
 
 
-@compiled("Tuple((i8[::1], i8[::1]))(i8[::1], i8[::1], f8[::1], f8[::1], i8, i8)")
+@compiled("Tuple((i8[::1], i8[::1]))(i8[::1], i8[::1], f8[::1], f8[::1], f8[::1], i8, i8)")
 def through(
-    start: I64, begin: I64, score: F64, total: F64, below: int, most: int
+    start: I64, begin: I64, score: F64, total: F64, weight: F64, below: int, most: int
 ) -> tuple[I64, I64]:
-    """Through which candidates to look on: in sessions that have less than `below` of them, the
-    `most` best voted ones that are not the session's own; of equal ones the first.
+    """Through which candidates to look on: in sessions that have less than `below` of them to show,
+    the `most` best voted ones that are not the session's own; of equal ones the first.
+
+    `weight` (U,) is 0 of what must not be shown, and empty where all may be.
 
     Returns where each session's begin (B + 1,), and the candidates.
     """
@@ -139,7 +141,12 @@ def through(
     for one in range(b):
         first[one] = count
         low, high = begin[one] + start[one + 1] - start[one], begin[one + 1]
-        if high - begin[one] >= below or total[one] <= 0:
+        shown = high - begin[one]
+        if len(weight) > 0:
+            shown = 0
+            for at in range(begin[one], high):
+                shown += weight[at] > 0
+        if shown >= below or total[one] <= 0:
             continue
         mine = count
         for at in range(low, high):

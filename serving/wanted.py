@@ -9,6 +9,7 @@ import numpy as np
 
 from processors.session import SessionTable
 from serving.candidates import SessionItems, session_items
+from serving.filters import Boost, Filter
 from serving.latest import latest_items
 from streams.columns import U64
 
@@ -22,6 +23,7 @@ class Choice:
     """What a request asks for, with ids hashed."""
 
     n: int
+    """Items in all, those that are skipped included."""
     user: int | None = None
     session: U64 | None = None
     """Items in time order; replaces the user's own session."""
@@ -33,6 +35,14 @@ class Choice:
     window: str | None = None
     """Trending window to fill up from first; then, and without, the shortest first."""
     explain: bool = False
+    filter: Filter | None = None
+    """What may be shown."""
+    boosts: tuple[Boost, ...] = ()
+    """What counts for more, or less."""
+    skip: int = 0
+    """So many of the first ones are left for the page before."""
+    strict: bool = False
+    """Rather too few items than one that does not fit the filter."""
 
 
 @dataclass(slots=True)

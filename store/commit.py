@@ -24,6 +24,7 @@ __all__ = [
     "mark_keys",
     "marks_of",
     "read_item_marks",
+    "read_lowest_marks",
     "whole_marks",
 ]
 
@@ -44,7 +45,17 @@ class Marks:
     @property
     def lowest(self) -> int:
         """The offset up to which every shard is true."""
-        return min(int(self.items.min()), int(self.users.min()), self.totals)
+        return min(int(self.users.min()), self.lowest_counts)
+
+    @property
+    def lowest_counts(self) -> int:
+        """The offset up to which items and totals are true, which no user shard may be ahead of."""
+        return min(int(self.items.min()), self.totals)
+
+    @property
+    def users_ahead(self) -> bool:
+        """Whether what users did is in their sessions and not in all counts."""
+        return int(self.users.max()) > self.lowest_counts
 
 
 def mark_keys(prefix: bytes, targets: Sequence[Target]) -> list[bytes]:
@@ -73,6 +84,23 @@ def whole_marks(keys: Keys, topic: str, partitions: Sequence[int]) -> list[bytes
     """Where all shards keep the marks of partitions: those of one behind those of another."""
     prefixes = [*keys.items, *keys.users, keys.stats]
     return [keys.mark(prefix, topic, one) for one in partitions for prefix in prefixes]
+
+
+async def read_lowest_marks(
+    redis: Redis, keys: Keys, places: Sequence[tuple[str, int]], events_topic: str
+) -> list[int]:
+    """The last offset of each partition (topic, number) that all shards contain which know of its
+    topic; -1 for none of it. Raises redis.RedisError.
+    """
+    prefixes = [keys.prefixes if topic == events_topic else keys.items for topic, _ in places]
+    names = [
+        keys.mark(prefix, *place)
+        for place, some in zip(places, prefixes, strict=True)
+        for prefix in some
+    ]
+    found: list[bytes | None] = await redis.mget(names) if names else []  # type: ignore[assignment]
+    marks = iter(marks_of(found).tolist())
+    return [min(next(marks) for _ in some) for some in prefixes]
 
 
 async def read_item_marks(redis: Redis, keys: Keys, topic: str, partition: int) -> I64:
@@ -161,3 +189,4 @@ class CatalogueEntry:
     item: int
     """Hashed item id."""
     value: bytes | None
+    available: bool = True

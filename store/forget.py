@@ -32,18 +32,27 @@ def this_day() -> int:
     return int(time.time() // 86_400)
 
 
-class UserSweep:
-    """Goes through all keys, a step at a time, again and again."""
+# Of any generation: one that is kept to go back to must forget as well.
+_SESSION_KEY = re.compile(rb"([a-z0-9:-]+)\{\d+\.u\d+\}" + SESSION)
 
-    def __init__(self, redis: Redis, settings: Settings) -> None:
+
+class UserSweep:
+    """Goes through all keys, of all tenants, a step at a time, again and again."""
+
+    def __init__(self, redis: Redis, *tenants: Settings) -> None:
+        """`tenants` are settings of each."""
         self._redis = redis
-        self._days = settings.store.user_days
         self._scripts = Scripts(redis)
-        self._pattern = Keys(settings.store).pattern
-        # Of any generation: one that is kept to go back to must forget as well.
-        namespace, letter = re.escape(settings.store.namespace), SESSION.decode()
-        self._session = re.compile(rf"{namespace}(\{{\d+\.u\d+\}}){letter}".encode())
         self._cursor = 0
+        self.follow(*tenants)
+
+    def follow(self, *tenants: Settings) -> None:
+        """Go on for these: they may have others days now."""
+        self._days = {one.store.namespace.encode(): one.store.user_days for one in tenants}
+        some = tenants[0]
+        alone = len(tenants) == 1
+        namespace = some.deployment.store.namespace
+        self._pattern = Keys(some.store).pattern if alone else f"{namespace}*{{*".encode()
 
     async def step(self) -> bool:
         """Look at about a thousand keys; true once all have been looked at.
@@ -54,11 +63,15 @@ class UserSweep:
         self._cursor, found = await self._redis.scan(  # type: ignore[assignment]
             self._cursor, match=self._pattern, count=_KEYS_A_STEP
         )
-        shards: dict[bytes, list[bytes]] = {}
+        shards: dict[tuple[bytes, bytes], list[bytes]] = {}
         for key in found:
-            if session := self._session.match(key):
-                shards.setdefault(session[1], []).append(key)
-        calls: list[Call] = [("forget", s, [this_day(), self._days]) for s in shards.values()]
+            session = _SESSION_KEY.match(key)
+            if session and session[1] in self._days:
+                shards.setdefault((session[1], session[0]), []).append(key)
+        calls: list[Call] = [
+            ("forget", keys, [this_day(), self._days[namespace]])
+            for (namespace, _), keys in shards.items()
+        ]
         await self._scripts.call(calls)
         return self._cursor == 0
 
@@ -72,10 +85,12 @@ class KeptGenerations:
         self._generations = Generations(redis, settings)
 
     async def forget(self, users: U64) -> None:
-        """Take users (hashes) out of all of them. Raises redis.RedisError."""
+        """Take users (hashes), none or more, out of all of them. Raises redis.RedisError."""
+        if not len(users):
+            return
         found, live = await self._generations.read()
         for one in found:
             # One that is being built finds the tombstone in the log, in its place.
             if one != live and one.state == "ready":
                 keys = Keys(one.overlaid(self._settings).store, one.number)
-                await self._redis.unlink(*keys.sessions(users))
+                await self._redis.unlink(*keys.sessions(users), *keys.of_experiments(users))

@@ -21,7 +21,7 @@ from config.errors import StoreError
 from config.overlay import Overlay, overlaid, recorded
 from config.settings import Settings
 from store.keys import FIRST_GENERATION, Keys
-from store.scripts import Scripts
+from store.scripts import Call, Scripts
 
 __all__ = ["Generation", "Generations", "begin_at", "first_generation"]
 
@@ -62,14 +62,14 @@ class Generations:
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
-        self._key = f"{settings.store.namespace}{{c}}".encode()
+        self.key = f"{settings.store.namespace}{{c}}".encode()
         self._scripts = Scripts(redis)
         self._encoder = msgspec.json.Encoder(order="deterministic")
         self._decoder = msgspec.json.Decoder(Generation)
 
     async def read(self) -> tuple[list[Generation], Generation | None]:
         """All of them, by their numbers, and the live one."""
-        fields: dict[bytes, bytes] = await self._redis.hgetall(self._key)  # type: ignore[assignment]
+        fields: dict[bytes, bytes] = await self._redis.hgetall(self.key)  # type: ignore[assignment]
         live = fields.get(_LIVE)
         records = [fields[name] for name in fields if name not in (_LIVE, _LAST)]
         found = sorted((self._decode(one) for one in records), key=lambda one: one.number)
@@ -100,11 +100,18 @@ class Generations:
 
     async def ensure_live(self, offered: Generation) -> tuple[Generation, bool]:
         """The live one, which is `offered` where there was none; and whether that was so."""
-        record = self._encoder.encode(offered)
-        made, live = (
-            await self._scripts.call([("ensure_live", [self._key], [offered.number, record])])
-        )[0]
-        return self._decode(live), made == 1
+        return (await self.ensure_all_live([(self, offered)]))[0]
+
+    async def ensure_all_live(
+        self, offered: Sequence[tuple[Generations, Generation]]
+    ) -> list[tuple[Generation, bool]]:
+        """The same for several tenants, asked for together."""
+        calls: list[Call] = [
+            ("ensure_live", [each.key], [one.number, self._encoder.encode(one)])
+            for each, one in offered
+        ]
+        replies = await self._scripts.call(calls)
+        return [(self._decode(live), made == 1) for made, live in replies]
 
     async def create(
         self,
@@ -114,10 +121,10 @@ class Generations:
         state: State = "building",
     ) -> Generation:
         """A new one, with the next number."""
-        number = await self._redis.hincrby(self._key, _LAST.decode(), 1)
+        number = await self._redis.hincrby(self.key, _LAST.decode(), 1)
         begun = {topic: list(offsets) for topic, offsets in starts.items()}
         made = Generation(number, state, time.time_ns() // 1_000_000, origin, settings, begun)
-        await self._redis.hset(self._key, str(number), self._encoder.encode(made))
+        await self._redis.hset(self.key, str(number), self._encoder.encode(made))
         return made
 
     async def activate(self, one: Generation) -> Generation:
@@ -141,7 +148,7 @@ class Generations:
             record if state else b"",
             int(live),
         ]
-        done = await self._scripts.call([("move_generation", [self._key], arguments)])
+        done = await self._scripts.call([("move_generation", [self.key], arguments)])
         if done != [1]:
             raise StoreError(
                 f"generation {one.number} is not what it was a moment ago, or it is the live one: "
@@ -154,7 +161,7 @@ class Generations:
             return self._decoder.decode(record)
         except (msgspec.DecodeError, TypeError) as error:
             raise StoreError(
-                f"what stands under {self._key.decode()} in Redis is no generation ({error}): does "
+                f"what stands under {self.key.decode()} in Redis is no generation ({error}): does "
                 "something else write to this namespace (setting store.namespace)?"
             ) from None
 

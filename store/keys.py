@@ -8,6 +8,8 @@ shard on Redis Cluster too:
     hw{1.i3}b<8 bytes>   the same of purchases alone: what is bought together
     hw{1.i3}x<8 bytes>   an item's statistics, then its id as text
     hw{1.i3}c<8 bytes>   the item's catalogue entry, JSON
+    hw{1.i3}a            items of the catalogue that are not available
+    hw{1.i3}q            words of the catalogue's titles and ids, in order: word, zero, item
     hw{1.i3}v            changes of the catalogue: how many, u64, and the items of the latest ones
     hw{1.i3}f            new items of the catalogue, by how often they were shown to be tried
     hw{1.i3}l            trending: the log of what was added lately
@@ -18,6 +20,11 @@ shard on Redis Cluster too:
     hw{1.i3}z            there while the shard is copied to a snapshot
     hw{1.i3}k:<topic>    which topic of that name the offsets are of      (`topics.py`)
     hw{1.u5}p:<topic>:<partition>   pass of the batch whose items were committed last
+    hw{1.u5}y            on Redis Cluster: what the latest commits have replaced  (`take_back.py`)
+    hw{1.e5}n            what variants of experiments led to: counts           (`attribution.py`)
+    hw{1.e5}m<8 bytes>   a user's variants, and what the user has done so far (experiment shard 5)
+    hw{1.e5}j<8 bytes>   what the user was shown and did lately, to be matched
+    hw{1.e5}t:<topic>:<partition>   broker's time of the last record that this shard contains
 
 The 8 bytes are the id's hash, little-endian.
 """
@@ -35,6 +42,7 @@ from streams.columns import I64, U64
 __all__ = [
     "BOUGHT",
     "CATALOGUE",
+    "EXPIRING",
     "FIRST_GENERATION",
     "SESSION",
     "STATISTICS",
@@ -49,6 +57,9 @@ VIEWED, BOUGHT, STATISTICS = b"n", b"b", b"x"
 """Letters of an item's two lists, and of its statistics."""
 CATALOGUE, SESSION = b"c", b"s"
 """Letters of an item's catalogue entry, and of a user's session vector."""
+_VARIANTS, _JOURNAL = b"m", b"j"
+EXPIRING = (b"r", _VARIANTS, _JOURNAL)
+"""Letters of what Redis lets go by itself: buckets of trending, and users of experiments."""
 
 
 def id_bytes(ids: U64) -> list[bytes]:
@@ -78,6 +89,8 @@ class Keys:
         """Prefixes of the item shards."""
         self.users = [f"{head}u{s}}}".encode() for s in range(self.shards)]
         """Prefixes of the user shards."""
+        self.experiments = [f"{head}e{s}}}".encode() for s in range(self.shards)]
+        """Prefixes of the experiment shards, which have users, too, and marks of their own."""
         self.stats = f"{head}g}}".encode()
         """Prefix of the one shard of totals."""
         self.own_pattern = f"{head}*".encode()
@@ -92,7 +105,9 @@ class Keys:
 
     @property
     def prefixes(self) -> list[bytes]:
-        """Of all shards: user shards first, which never run ahead of the others."""
+        """Of all shards that an event is counted in: user shards first, which never run ahead of
+        the others.
+        """
         return [*self.users, *self.items, self.stats]
 
     def heads(self, letter: bytes) -> list[bytes]:
@@ -122,6 +137,11 @@ class Keys:
         """Where a user shard keeps the pass of the batch whose items were committed last."""
         return prefix + f"p:{topic}:{partition}".encode()
 
+    @staticmethod
+    def replaced(prefix: bytes) -> bytes:
+        """Where a user shard keeps what its latest commits have replaced: a stream."""
+        return prefix + b"y"
+
     def neighbours(self, items: U64) -> list[bytes]:
         """Keys of neighbour lists."""
         return self._keys(self.items, VIEWED, items)
@@ -147,10 +167,33 @@ class Keys:
         """Keys of session vectors."""
         return self._keys(self.users, SESSION, users)
 
+    def of_experiments(self, users: U64) -> list[bytes]:
+        """Keys of all that experiments know of users."""
+        return [
+            key
+            for letter in (_VARIANTS, _JOURNAL)
+            for key in self._keys(self.experiments, letter, users)
+        ]
+
+    @staticmethod
+    def outcomes(prefix: bytes) -> bytes:
+        """Key of one shard's counts of variants: a hash."""
+        return prefix + b"n"
+
     @staticmethod
     def new_items(prefix: bytes) -> bytes:
         """Key of one shard's new items: a sorted set of hashes by exposures."""
         return prefix + b"f"
+
+    @staticmethod
+    def unavailable(prefix: bytes) -> bytes:
+        """Key of one shard's items that are not available: a hash whose fields are hashes."""
+        return prefix + b"a"
+
+    @staticmethod
+    def words(prefix: bytes) -> bytes:
+        """Key of one shard's words of the catalogue: a sorted set by which items are found."""
+        return prefix + b"q"
 
     @staticmethod
     def trend_log(prefix: bytes) -> bytes:

@@ -11,7 +11,8 @@ Of an item:
     its statistics and its name, one key: sessions u32 · events u32 · recent events f32, decayed to
     · time u32, s · the item's id as text;
     trending (`trends.py`): 12 bytes in each bucket of time in which it had events;
-    its catalogue entry, where there is one: JSON as it came.
+    its catalogue entry, where there is one: JSON as it came;
+    each word of its title and id, a member of its shard's index (`search.py`).
 
 Beside its value a key takes 55 to 70 bytes of Redis, the 17 or 18 of its name included. Measured
 (`headwater bench memory`, valkey 9.1): 419 bytes a user of 20 events with event_ids; 2,435 an item

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from config.compiled import compiled
 from streams.columns import F64, I64, U64
 
-__all__ = ["choose", "group", "sum_up", "write"]
+__all__ = ["choose", "group", "sum_up", "weigh", "write"]
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -131,6 +131,26 @@ def sum_up(
             n = _add_up(n, first if rising else n, fill, neighbour, forward, backward)
         start[i + 1] = n
     return n
+
+
+@compiled("Tuple((f8[::1], f4[:, ::1], f8[::1], f8[::1]))(i8[::1], f8[::1], f8[::1], f8, f8)")
+def weigh(
+    start: I64, forward: F64, backward: F64, worth: float, power: float
+) -> tuple[F64, F32, F64, F64]:
+    """Strength (k,), counts (3, k), and the sums of the first two rows (m,) of each list."""
+    k, m = start[-1], len(start) - 1
+    strength, counts = np.empty(k), np.empty((3, k), np.float32)
+    after, before = np.zeros(m), np.zeros(m)
+    for i in range(m):
+        for e in range(start[i], start[i + 1]):
+            there, back = np.float32(forward[e]), np.float32(backward[e])
+            both = np.float64(there + np.float32(worth) * back)
+            # The usual power, and far cheaper than any other.
+            strength[e] = np.sqrt(both) if power == 0.5 else both**power
+            counts[0, e], counts[1, e], counts[2, e] = there, back, strength[e]
+            after[i] += there
+            before[i] += back
+    return strength, counts, after, before
 
 
 @compiled("f8(f8[::1], i8)")

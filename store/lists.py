@@ -24,18 +24,18 @@ from config.errors import StoreError
 from config.settings import StoreSettings
 from processors.cooccurrence import Increments
 from store.keys import head_rows
-from store.list_loops import choose, group, sum_up, write
+from store.list_loops import choose, group, sum_up, weigh, write
 from streams.columns import F64, I64, U64
 
 __all__ = [
     "ENTRY_BYTES",
     "HEAD_BYTES",
     "ItemLists",
-    "Sums",
+    "Weighed",
     "list_bound",
     "pack_increments",
-    "sum_for_requests",
     "sum_lists",
+    "weigh_lists",
 ]
 
 F32 = npt.NDArray[np.float32]
@@ -94,14 +94,21 @@ class ItemLists:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
-    """The neighbours of m items, k in all, their weights decayed to one moment."""
+class Weighed:
+    """The neighbours of m items, k in all, as requests use them: see `candidates.Neighbours`."""
 
     start: list[int]
     """(m + 1,) where each item's neighbours begin."""
     neighbour: U64
-    forward: F32
-    backward: F32
+    """(k,)."""
+    strength: F64
+    """(k,)."""
+    counts: F32
+    """(3, k)."""
+    after: list[float]
+    """(m,)."""
+    before: list[float]
+    """(m,)."""
 
 
 def sum_lists(values: list[bytes | None], rate: float) -> ItemLists:
@@ -112,10 +119,15 @@ def sum_lists(values: list[bytes | None], rate: float) -> ItemLists:
     return ItemLists(*_summed(values, rate, _OWN_MOMENT))
 
 
-def sum_for_requests(values: list[bytes | None], rate: float, moment: int) -> Sums:
-    """What `sum_lists` says, with all weights decayed to a moment in seconds since 1970."""
-    start, neighbour, forward, backward, _ = _summed(values, rate, float(moment))
-    return Sums(start.tolist(), neighbour, forward.astype(np.float32), backward.astype(np.float32))
+def weigh_lists(
+    values: list[bytes | None], rate: float, moment: int, backward: float, power: float
+) -> Weighed:
+    """What `sum_lists` says, with all weights decayed to a moment in seconds since 1970. A backward
+    count is worth `backward`, and strength is what both make to the power `power`.
+    """
+    start, neighbour, there, back, _ = _summed(values, rate, float(moment))
+    strength, counts, after, before = weigh(start, there, back, backward, power)
+    return Weighed(start.tolist(), neighbour, strength, counts, after.tolist(), before.tolist())
 
 
 def list_bound(settings: StoreSettings) -> int:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ from processors.session import SessionTable
 from serving.candidates import NOTHING, Neighbours, Popularity
 from serving.model import Model
 from serving.rank import Knowledge
+from store.availability import Availability
+from store.cluster_wire import wire_to
 from store.commit import marks_of, whole_marks
 from store.exposures import NewItems, read_new_items
 from store.found import Changes, ItemText, Trending
@@ -41,16 +44,15 @@ from store.keys import (
     Keys,
 )
 from store.layout import name_of, unpack_statistics
-from store.lists import ItemLists, sum_for_requests, sum_lists
-from store.mget import Mget
+from store.lists import ItemLists, sum_lists, weigh_lists
+from store.search import TitleSearch
 from store.shared import Refreshed
 from store.statistics import Statistics
 from store.taught import unpack_taught
 from store.trends import read_trending
 from store.vectors import unpack_sessions
-from store.wire import Wire
 from streams.columns import I64, U64
-from streams.item import category_of, id_of
+from streams.item import category_of, facts_of, id_of
 
 __all__ = ["StoreReader"]
 
@@ -69,10 +71,14 @@ class StoreReader:
     ) -> None:
         self.interner = Interner()
         self._redis = redis
-        self._wire = Wire(redis, settings.redis.timeout_seconds)
+        self._wire = wire_to(redis, settings.redis.timeout_seconds)
         self._keys = Keys(settings.store, generation)
-        self._of_items = Mget(self._keys.items)
-        self._of_users = Mget(self._keys.users)
+        self.availability = Availability(redis, self._keys)
+        """Reads which items of the catalogue are not available."""
+        self.titles = TitleSearch(redis, self._keys)
+        """Finds items of the catalogue by their titles."""
+        self._read_items = self._wire.reads(self._keys.items)
+        self._read_users = self._wire.reads(self._keys.users)
         self._rate = decay_rate(settings.fold.half_life_days)
         self._power, self._backward = settings.rank.count_power, settings.rank.backward
         self._list_seconds = settings.http.list_cache_ms / 1000
@@ -96,7 +102,7 @@ class StoreReader:
     async def histories(self, users: Sequence[int]) -> SessionTable:
         """A table of users (hashes) in their order, without events where nothing is known."""
         ids = np.array(users, np.uint64)
-        values = await self._wire.read(self._of_users.command((SESSION, ids))) if users else []
+        values = await self._read_users((SESSION, ids)) if users else []
         return unpack_sessions(ids, values)
 
     async def history(self, user: int) -> SessionTable:
@@ -123,8 +129,8 @@ class StoreReader:
     async def bought(self, item: int) -> Neighbours:
         """What is bought together with an item (a hash)."""
         await self._known.get()
-        command = self._of_items.command((BOUGHT, np.array([item], np.uint64)))
-        return self._parse(await self._wire.read(command))[0]
+        values = await self._read_items((BOUGHT, np.array([item], np.uint64)))
+        return self._parse(values)[0]
 
     async def popularity(self, index: I64) -> Popularity:
         """How popular items, given by small ints, are, as old as `store/statistics.py` says."""
@@ -154,8 +160,7 @@ class StoreReader:
             return []
         unnamed = [i for i in wanted if i not in self._names]
         ids = np.array(unnamed, np.uint64)
-        command = self._of_items.command((STATISTICS, ids), (CATALOGUE, items))
-        values = await self._wire.read(command)
+        values = await self._read_items((STATISTICS, ids), (CATALOGUE, items))
         for item, value in zip(unnamed, values, strict=False):
             if name := name_of(value):
                 self._names[item] = name
@@ -192,13 +197,13 @@ class StoreReader:
 
     async def item(self, item: int) -> ItemLists:
         """All that is counted for one item (a hash)."""
-        command = self._of_items.command((VIEWED, np.array([item], np.uint64)))
-        return sum_lists(await self._wire.read(command), self._rate)
+        values = await self._read_items((VIEWED, np.array([item], np.uint64)))
+        return sum_lists(values, self._rate)
 
     async def counts(self, item: int) -> tuple[int, int]:
         """Sessions with an item (a hash), and events of it."""
-        command = self._of_items.command((STATISTICS, np.array([item], np.uint64)))
-        found = unpack_statistics(await self._wire.read(command))[0]
+        values = await self._read_items((STATISTICS, np.array([item], np.uint64)))
+        found = unpack_statistics(values)[0]
         return int(found["sessions"]), int(found["events"])
 
     async def totals(self) -> dict[str, int]:
@@ -223,6 +228,14 @@ class StoreReader:
         self._lists.clear()
         self._statistics.forget()
 
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """What is read by itself, to be ended before the connection is closed."""
+        found: set[asyncio.Task[Any]] = {*self._known.tasks, *self._new.tasks}
+        for one in self._trending.values():
+            found |= one.tasks
+        return found if self._reading_due is None else {*found, self._reading_due}
+
     async def contained(self, topic: str, partitions: Sequence[int]) -> list[int]:
         """The last offset of each partition that every shard contains; -1 for none of it."""
         found = await self._wire.mget(whole_marks(self._keys, topic, partitions))
@@ -237,8 +250,8 @@ class StoreReader:
 
     async def _read_counts(self, index: I64) -> None:
         """Read statistics of items, given by small ints, and keep them for a while."""
-        command = self._of_items.command((STATISTICS, self.interner.ids(index)))
-        found = unpack_statistics(await self._wire.read(command))
+        values = await self._read_items((STATISTICS, self.interner.ids(index)))
+        found = unpack_statistics(values)
         self._statistics.put(index, found, time.monotonic())
 
     async def _read_due(self) -> None:
@@ -260,8 +273,7 @@ class StoreReader:
         hashes = np.array(items, np.uint64)
         # Whoever asks for an item's neighbours wants to know how often it occurs, too.
         stale = np.concatenate(self._statistics.look(self.interner.index(hashes), time.monotonic()))
-        command = self._of_items.command((VIEWED, hashes), (STATISTICS, self.interner.ids(stale)))
-        values = await self._wire.read(command)
+        values = await self._read_items((VIEWED, hashes), (STATISTICS, self.interner.ids(stale)))
         self._statistics.put(stale, unpack_statistics(values[len(items) :]), time.monotonic())
         values = values[: len(items)]
         if len(self._lists) > _KEPT_LISTS:
@@ -284,19 +296,14 @@ class StoreReader:
     def _parse(self, values: list[bytes | None]) -> list[Neighbours]:
         # Not 1970, where nothing is counted yet: what comes just now would overflow there.
         moment = self._moment or int(time.time())
-        sums = sum_for_requests(values, self._rate, moment)
-        strength = (sums.forward + self._backward * sums.backward).astype(np.float64) ** self._power
-        counts = np.stack([sums.forward, sums.backward, strength.astype(np.float32)])
-        index = self.interner.index(sums.neighbour)
-        # One sum up to each entry, of which each list takes a difference.
-        totals = np.zeros((2, len(index) + 1))
-        np.cumsum(counts[:2], axis=1, out=totals[:, 1:])
-        after, before = (totals[:, sums.start[1:]] - totals[:, sums.start[:-1]]).tolist()
+        found = weigh_lists(values, self._rate, moment, self._backward, self._power)
+        index = self.interner.index(found.neighbour)
+        parts = zip(pairwise(found.start), found.after, found.before, strict=True)
         return [
-            Neighbours(index[a:b], strength[a:b], counts[:, a:b], after[place], before[place])
+            Neighbours(index[a:b], found.strength[a:b], found.counts[:, a:b], after, before)
             if a < b
             else NOTHING
-            for place, (a, b) in enumerate(pairwise(sums.start))
+            for (a, b), after, before in parts
         ]
 
     async def _read_known(self) -> Knowledge:
@@ -329,8 +336,10 @@ class StoreReader:
     async def _categories(self, items: U64) -> list[str | None]:
         if not len(items):
             return []
-        entries = await self._wire.read(self._of_items.command((CATALOGUE, items)))
-        return [category_of(entry, self._category) for entry in entries]
+        entries = await self._read_items((CATALOGUE, items))
+        return [
+            category_of(facts_of(entry), self._category) if entry else None for entry in entries
+        ]
 
 
 def _cells(found: dict[bytes, bytes]) -> npt.NDArray[np.float64]:

@@ -20,6 +20,7 @@ _FENCED = (
     "commit_totals",
     "commit_catalogue",
     "commit_exposures",
+    "commit_outcomes",
 )
 _PLAIN = (
     "compact",
@@ -29,6 +30,7 @@ _PLAIN = (
     "leave_pass",
     "move_generation",
     "roll_up",
+    "take_back",
 )
 
 

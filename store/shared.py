@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from config.errors import StoreError
 
 __all__ = ["Batched", "Refreshed"]
+
+_STRETCHED = 8
+"""Times as many go into a batch, at most, while far more wait."""
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -22,30 +26,38 @@ class Batched(Generic[K, V]):
     A few batches are under way at a time, so that one is worked on while another waits for the
     store. What is asked for meanwhile waits and goes together in the next one: the busier the
     server, the more requests share the work, and an idle one adds next to nothing to a request.
+    Batches have a size that is good for latency, until far more wait than go into one: then it is
+    the store that is slow, and how many share each wait for it decides how many are answered.
     """
 
     def __init__(
         self, work: Callable[[list[K]], Awaitable[Sequence[V]]], most: int, at_once: int = 1
     ) -> None:
-        """`work` takes at most `most` questions, not all of them different, and gives an answer to
-        each, in order. Where it raises StoreError, each is asked by itself.
+        """`work` takes some questions, not all of them different, and gives an answer to each, in
+        order: at most `most`, and eight times as many where far more wait. Where it raises
+        StoreError, each is asked by itself.
         """
         self._work = work
         self._most = most
         self._at_once = at_once
         self._waiting: list[tuple[K, asyncio.Future[V]]] = []
         self._under_way = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        """What is under way by itself, to be ended before what it reads from is closed."""
 
     async def get(self, question: K) -> V:
         """The answer. Raises what working it out raises."""
         if not self._under_way:
             return await self._work_alone(question)
+        return await self.put(question)
+
+    def put(self, question: K) -> asyncio.Future[V]:
+        """The answer, in time, which whoever gives up on it cancels."""
         future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         if self._under_way < self._at_once:
             self._start()
-        return await future
+        return future
 
     async def _work_alone(self, question: K) -> V:
         """Where nothing is under way, a question need not wait for a task of its own."""
@@ -59,14 +71,16 @@ class Batched(Generic[K, V]):
 
     def _start(self) -> None:
         self._under_way += 1
-        task = asyncio.get_running_loop().create_task(self._work_on())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        # Work of several requests is no one's: it has nothing of the context of who started it.
+        task = asyncio.get_running_loop().create_task(self._work_on(), context=Context())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def _work_on(self) -> None:
         try:
             while self._waiting:
-                some, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                count = max(self._most, min(len(self._waiting) // 2, _STRETCHED * self._most))
+                some, self._waiting = self._waiting[:count], self._waiting[count:]
                 # Whoever gave up needs no answer.
                 some = [(question, future) for question, future in some if not future.done()]
                 if some:
@@ -116,6 +130,11 @@ class Refreshed(Generic[T]):
             return kept[1]
         # One waiting request that is given up must not take the others' answer with it.
         return await asyncio.shield(self._reading)
+
+    @property
+    def tasks(self) -> set[asyncio.Task[T]]:
+        """What is under way by itself, as of `Batched`."""
+        return set() if self._reading is None else {self._reading}
 
     @property
     def last(self) -> T | None:

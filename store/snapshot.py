@@ -29,7 +29,7 @@ from xxhash import xxh3_128
 from config.errors import StoreError
 from config.settings import Settings
 from store.generations import Generation
-from store.keys import Keys
+from store.keys import EXPIRING, Keys
 
 __all__ = ["Header", "Trailer", "read_header", "restore", "save"]
 
@@ -37,9 +37,8 @@ _FORMAT = "headwater snapshot 1"
 _AT_ONCE = 500
 _LARGEST_FRAME = 1 << 30
 _HELD_SECONDS, _WAIT_SECONDS = 10.0, 60.0
-_PASSING = (b"p", b"z")
-"""Letters of what means nothing later: passes of commits, and the hold itself."""
-_TREND = b"r"
+_PASSING = (b"p", b"y", b"z")
+"""Letters of what means nothing later: passes of commits, what these replaced, and the hold."""
 
 _Value = bytes | dict[bytes, bytes] | list[tuple[float, bytes]]
 _Entry = tuple[bytes, int, _Value]
@@ -75,7 +74,7 @@ async def save(
     out = _Frames(file)
     out.write(Header(_FORMAT, cluster, _topics(settings), one))
     count = 0
-    for prefix in keys.prefixes:
+    for prefix in [*keys.prefixes, *keys.experiments]:
         hold = Lock(redis, prefix + b"z", timeout=_HELD_SECONDS, blocking_timeout=_WAIT_SECONDS)
         if not await hold.acquire():
             raise StoreError("another snapshot is being taken: try again when that is done")
@@ -161,7 +160,7 @@ async def _read(redis: Redis, names: list[bytes], head: int, letter: int) -> lis
     found: list[_Entry] = []
     for key, value in zip(names, values, strict=True):
         if value is not None:
-            left = await redis.pttl(key) if key[letter : letter + 1] == _TREND else 0
+            left = await redis.pttl(key) if key[letter : letter + 1] in EXPIRING else 0
             found.append((key[head:], max(0, left), value))
             continue
         kind = await redis.type(key)

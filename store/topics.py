@@ -25,12 +25,13 @@ async def follow_topics(
     begin anew. Raises redis.RedisError.
     """
     keys = Keys(one.overlaid(settings).store, one.number)
-    places = [
-        (topic, prefix)
-        for topic in told
-        # Users and totals know of events alone.
-        for prefix in (keys.prefixes if topic == settings.kafka.events_topic else keys.items)
-    ]
+    # Users and totals know of events alone, experiments not of the catalogue.
+    of_topic = {
+        settings.kafka.events_topic: [*keys.prefixes, *keys.experiments],
+        settings.kafka.items_topic: keys.items,
+        settings.kafka.recommendations_topic: [*keys.items, *keys.experiments],
+    }
+    places = [(topic, prefix) for topic in told for prefix in of_topic[topic]]
     pipeline = redis.pipeline(transaction=False)
     for topic, prefix in places:
         pipeline.get(keys.topic(prefix, topic))
@@ -47,6 +48,7 @@ async def follow_topics(
                 keys.mark(prefix, topic, partition),
                 keys.batch_pass(prefix, topic, partition),
             ]
+        names.append(keys.replaced(prefix))
         calls.append((topic, ("follow_topic", names, [known or b"", now])))
     if not calls:
         return []

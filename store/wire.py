@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 import hiredis
@@ -19,10 +19,18 @@ from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from store.connect import LendingConnection
+from store.mget import Mget
+from streams.columns import U64
 
-__all__ = ["Wire"]
+__all__ = ["Values", "Wanted", "Wire"]
 
-_Answer = asyncio.Future[list[bytes | None]]
+Values = list[bytes | None]
+"""What stands under some keys, in their order."""
+Wanted = tuple[bytes, U64]
+"""Keys by their letter and the hashes of items or users."""
+
+_Answer = asyncio.Future[Values]
+_ASKING = hiredis.pack_command(("ASKING",))
 _MORE = object()
 """Told by the parser where an answer is not complete yet."""
 
@@ -38,13 +46,18 @@ class Wire:
         self._replies: _Replies | None = None
         self._connecting = asyncio.Lock()
 
-    async def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def reads(self, prefixes: Sequence[bytes]) -> Callable[..., Awaitable[Values]]:
+        """Reads what is `Wanted` of shards with these prefixes. Raises redis.RedisError."""
+        mget = Mget(prefixes)
+        return lambda *wanted: self.read(mget.command(*wanted))
+
+    async def mget(self, keys: Sequence[bytes]) -> Values:
         """The values of keys, in order. Raises redis.RedisError."""
         if not keys:
             return []
         return await self.read(hiredis.pack_command(("MGET", *keys)))  # type: ignore[arg-type]
 
-    async def read(self, command: bytes) -> list[bytes | None]:
+    async def read(self, command: bytes) -> Values:
         """The answer to an MGET as it goes over the wire (`mget.py`). Raises redis.RedisError."""
         replies = self._replies
         if replies is not None and replies.open:
@@ -54,6 +67,12 @@ class Wire:
                 pass  # it may have been closed while idle: once more
         return await (await self._connected()).ask(command)
 
+    async def read_imported(self, command: bytes) -> Values:
+        """The answer of a node that a slot is being moved to."""
+        replies = await self._connected()
+        _, answer = await asyncio.gather(replies.ask(_ASKING), replies.ask(command))
+        return answer
+
     async def _connected(self) -> _Replies:
         async with self._connecting:
             if self._replies is None or not self._replies.open:
@@ -61,7 +80,7 @@ class Wire:
                     made = await self._pool.get_connection()  # type: ignore[no-untyped-call]
                     self._connection = cast(LendingConnection, made)
                 else:
-                    await self._connection.connect()  # type: ignore[no-untyped-call]
+                    await self._connection.connect()
                 self._replies = _Replies(self._connection, self._seconds)
             return self._replies
 

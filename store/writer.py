@@ -11,6 +11,8 @@ several partitions; the script behind it applies all writes and moves the marks,
 So user shards never run ahead: whoever reads a partition again from its lowest mark meets the
 sessions as they were, derives the same increments, and each shard takes those it lacks.
 
+Of a Redis Cluster, one node alone may fall back; then users are taken back first (`take_back.py`).
+
 Between the two steps Redis may restart without its last second, and so without the items. Step 1
 therefore ends by leaving a *pass* in every user shard, random and new for each attempt, and step 2
 is refused where it does not find it: a Redis that lost the items has lost what came after them.
@@ -28,6 +30,7 @@ from processors.cooccurrence import decay_rate
 from processors.fold import ItemDeltas, TotalDeltas
 from processors.popularity import RECENT
 from processors.session import SessionTable
+from store.cluster import ClusterRedis
 from store.commit import (
     CatalogueEntry,
     Compacted,
@@ -45,8 +48,10 @@ from store.keys import BOUGHT, FIRST_GENERATION, STATISTICS, VIEWED, Keys
 from store.layout import STATISTICS as STATISTICS_ROW
 from store.lists import list_bound, pack_increments, sum_lists
 from store.scripts import Call, Scripts
+from store.take_back import take_back
 from store.trends import TrendWriter, pack_rows
 from store.vectors import pack_records, unpack_joined
+from store.words import entry_words
 from streams.columns import I64, U64
 
 __all__ = ["StoreWriter"]
@@ -71,22 +76,23 @@ class StoreWriter:
         self._backward = settings.rank.backward
         self._list_bound = list_bound(settings.store)
         self._proven = settings.explore.events
+        # All of one Redis falls back together, or nothing of it.
+        self._undo_seconds = settings.store.undo_seconds if isinstance(redis, ClusterRedis) else 0
 
     def shard_of(self, ids: U64) -> I64:
         """Shard numbers of items, or of users."""
         return self._keys.shard_of(ids)
 
     async def read_marks(self, topic: str, partition: int) -> Marks:
-        """The marks of a partition in all shards."""
-        keys = self._keys
-        # Users first: they never run ahead of items, so what is read later is never behind.
-        marks = await self._read([[keys.mark(one, topic, partition)] for one in keys.prefixes])
-        values = marks_of([mark[0] for mark in marks])
-        return Marks(
-            items=values[keys.shards : 2 * keys.shards],
-            users=values[: keys.shards],
-            totals=int(values[-1]),
-        )
+        """The marks of a partition in all shards, once users are nowhere ahead of counts.
+
+        Raises UsersAhead where they are and cannot be taken back.
+        """
+        while True:
+            marks = await self._read_marks(topic, partition)
+            if not marks.users_ahead:
+                return marks
+            await take_back(self._scripts, self._keys, topic, partition, marks)
 
     async def read_catalogue_marks(self, topic: str, partition: int) -> I64:
         """The marks (shards,) of a partition of the catalogue's topic."""
@@ -154,7 +160,7 @@ class StoreWriter:
         for s, prefix in enumerate(keys.users):
             names, offsets = fenced(prefix, targets, [int(one.users[s]) for one in marks])
             left = keys.batch_pass(prefix, first.topic, first.partition)
-            arguments = [*offsets, records[s], first.batch_pass]
+            arguments = [*offsets, records[s], self._undo_seconds, first.batch_pass]
             calls.append(("commit_users", [*names, left], arguments))
         return Outcome.of(await self._scripts.call(calls))
 
@@ -168,8 +174,12 @@ class StoreWriter:
         that few events are known of becomes a new one (`exposures.py`).
         """
         keys = self._keys
-        final = {entry.item: entry.value or b"" for entry in entries}
-        shards = keys.shard_of(np.array(list(final), np.uint64)).tolist()
+        final = {entry.item: entry for entry in entries}
+        items = np.array(list(final), np.uint64)
+        shards = keys.shard_of(items).tolist()
+        # What an item's words were: nobody else may have changed them where the marks still hold.
+        before: list[bytes | None] = await self._redis.mget(keys.catalogue(items)) if final else []  # type: ignore[assignment]
+        old = dict(zip(final, before, strict=True))
         calls: list[Call] = []
         for s, prefix in enumerate(keys.items):
             mine = [item for item, shard in zip(final, shards, strict=True) if shard == s]
@@ -177,9 +187,11 @@ class StoreWriter:
             arguments = [
                 *offsets,
                 np.array(mine, "<u8").tobytes(),
-                np.array([len(final[item]) for item in mine], "<u4").tobytes(),
-                b"".join(final[item] for item in mine),
+                np.array([len(final[item].value or b"") for item in mine], "<u4").tobytes(),
+                b"".join(final[item].value or b"" for item in mine),
                 self._proven,
+                "".join("01"[final[item].available] for item in mine),
+                *_word_changes([(item, old[item], final[item].value) for item in mine]),
             ]
             calls.append(("commit_catalogue", fence, arguments))
         return Outcome.of(await self._scripts.call(calls))
@@ -297,9 +309,39 @@ class StoreWriter:
             ],
         )
 
+    async def _read_marks(self, topic: str, partition: int) -> Marks:
+        keys = self._keys
+        # Users first: they never run ahead of items, so what is read later is never behind.
+        users, counts = [
+            marks_of([one for (one,) in await self._read(names)])
+            for names in (
+                [[keys.mark(prefix, topic, partition)] for prefix in keys.users],
+                [[keys.mark(prefix, topic, partition)] for prefix in [*keys.items, keys.stats]],
+            )
+        ]
+        return Marks(items=counts[:-1], users=users, totals=int(counts[-1]))
+
     async def _read(self, groups: list[list[bytes]]) -> list[list[bytes | None]]:
         pipeline = self._redis.pipeline(transaction=False)
         for group in groups:
             pipeline.mget(group)
         answers: list[list[bytes | None]] = await pipeline.execute()
         return answers
+
+
+def _word_changes(
+    entries: Sequence[tuple[int, bytes | None, bytes | None]],
+) -> tuple[bytes, bytes]:
+    """What leaves the index of words, and what enters it, as `lua/commit_catalogue.lua` takes both,
+    for items (hashes) with their entries before and after.
+    """
+    leave: list[bytes] = []
+    enter: list[bytes] = []
+    for item, before, after in entries:
+        name = item.to_bytes(8, "little")
+        old, new = entry_words(before), entry_words(after)
+        for out, words in ((leave, old - new), (enter, new - old)):
+            for word in sorted(words):
+                member = word.encode() + b"\0" + name
+                out += bytes([len(member)]), member
+    return b"".join(leave), b"".join(enter)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
+
 from config.errors import StreamError
 from streams.decode import RejectedRecord
 from streams.producer import Headers, RecordProducer
 
 __all__ = ["DeadLetters"]
+
+log = structlog.get_logger("headwater.dead")
+
+_MOST_TOLD = 10
+"""Lines of one batch: a producer gone wrong must not fill the disk."""
 
 
 class DeadLetters:
@@ -38,6 +45,18 @@ class DeadLetters:
         problem = next((outcome for outcome in outcomes if outcome is not None), None)
         if problem is not None:
             raise StreamError(f"{self._topic} did not take a dead letter: {problem}")
+        for dead in rejected[:_MOST_TOLD]:
+            log.warning(
+                "dead letter",
+                topic=source,
+                partition=partition,
+                offset=dead.record.offset,
+                reason=dead.rejection.reason,
+                field=dead.rejection.field,
+            )
+        if (more := len(rejected) - _MOST_TOLD) > 0:
+            last = rejected[-1].record.offset
+            log.warning("more", topic=source, partition=partition, offset=last, letters=more)
 
 
 def _headers(source: str, partition: int, dead: RejectedRecord) -> Headers:

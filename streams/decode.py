@@ -11,6 +11,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from streams.cloudevents import attributes_of, filled
 from streams.columns import (
     I64,
     NO_TOMBSTONES,
@@ -24,7 +25,7 @@ from streams.columns import (
 from streams.event import Event, EventRules, Rejection, time_of
 from streams.records import Record, Records
 
-__all__ = ["DecodedBatch", "RejectedRecord", "decode_batch", "join_decoded"]
+__all__ = ["DecodedBatch", "RejectedRecord", "decode_batch", "join_decoded", "unwrapped"]
 
 _user_id, _item_id, _timestamp, _event_id, _session_id = map(
     attrgetter, ("user_id", "item_id", "timestamp", "event_id", "session_id")
@@ -55,7 +56,12 @@ class DecodedBatch:
 
 
 def decode_batch(records: Records, rules: EventRules) -> DecodedBatch:
-    """Decode, check and hash the records of one partition. Never raises for what they hold."""
+    """Decode, check and hash the records of one partition. Never raises for what they hold.
+
+    A rejected record of CloudEvents' binary mode holds what its headers said, too: it can be sent
+    again as it is.
+    """
+    records = unwrapped(records, rules)
     parts = [
         _decode(records.span(begin, begin + _TOGETHER), rules)
         for begin in range(0, max(len(records), 1), _TOGETHER)
@@ -132,6 +138,19 @@ def _times_of(events: list[Event]) -> I64:
         return np.fromiter(map(_timestamp, events), np.int64, len(events))
     except TypeError:  # some are written as text
         return np.fromiter(map(time_of, events), np.int64, len(events))
+
+
+def unwrapped(records: Records, rules: EventRules) -> Records:
+    """The same records, those of CloudEvents' binary mode with what their headers say in them."""
+    if records.headers is None:
+        return records
+    values = [
+        filled(value, rules.names, **attributes)[0]
+        if value is not None and (attributes := attributes_of(some))
+        else value
+        for value, some in zip(records.value, records.headers, strict=True)
+    ]
+    return Records(records.offset, records.timestamp, records.key, values)
 
 
 def _part(records: Records, rules: EventRules) -> tuple[Records, list[RejectedRecord], Tombstones]:

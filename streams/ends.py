@@ -17,6 +17,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from config.errors import StreamError
+from config.kafka_access import Kafka, Refusals, address_of, client_options
 
 __all__ = ["LogEnds"]
 
@@ -32,10 +33,14 @@ class LogEnds:
     Raises StreamError where Kafka does not answer within seconds.
     """
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: Kafka, topic: str, admin: AdminClient | None = None) -> None:
+        """`admin` is a client of the same Kafka that others use, too. Raises SettingsError."""
+        self._kafka = kafka
         self._topic = topic
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+        self._refusals = Refusals(kafka)
+        if admin is None:
+            admin = AdminClient(client_options(kafka, {"error_cb": self._refusals}))
+        self._admin = admin
 
     def ends(self) -> dict[int, int]:
         """The offset behind the last record of each partition."""
@@ -55,17 +60,15 @@ class LogEnds:
         1970: the broker's, or now where the topic keeps its producers' own. A partition without
         such a record is left out: behind its last one there may be markers of transactions.
         """
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._bootstrap,
-                "group.id": "headwater-ends",  # asked for, but without a subscription never joined
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "fetch.message.max.bytes": _FETCH_BYTES,
-                "log_level": 2,
-            }
-        )
+        options = {
+            "group.id": "headwater-ends",  # asked for, but without a subscription never joined
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.message.max.bytes": _FETCH_BYTES,
+            "error_cb": self._refusals,
+        }
+        consumer = Consumer(client_options(self._kafka, options))
         try:
             return self._first_at(consumer, offsets)
         except KafkaException as error:
@@ -81,7 +84,10 @@ class LogEnds:
         while len(found) + len(empty) < len(offsets):
             message = consumer.poll(max(0.0, limit - time.monotonic()))
             if message is None:
-                raise StreamError(f"Kafka at {self._bootstrap} is silent for {_SECONDS:g} s")
+                raise StreamError(
+                    f"Kafka at {address_of(self._kafka)} is silent for {_SECONDS:g} s; "
+                    f"{self._refusals.said or 'check the address and whether it runs'}"
+                )
             partition = message.partition()
             if partition is None:
                 continue
@@ -93,12 +99,13 @@ class LogEnds:
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its only name
                 if partition not in found:
                     empty.add(partition)
-            else:
+            elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:  # which is never joined
                 raise KafkaException(error)
         return found
 
     def _silent(self, error: KafkaException) -> StreamError:
+        self._admin.poll(0)
+        said = self._refusals.explain(error.args[0], "check the address and whether it runs")
         return StreamError(
-            f"Kafka at {self._bootstrap} does not say where {self._topic} ends: "
-            f"{error.args[0].str()}; check the address and whether it runs"
+            f"Kafka at {address_of(self._kafka)} does not say where {self._topic} ends: {said}"
         )

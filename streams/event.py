@@ -69,6 +69,8 @@ class EventRules:
         self._kinds = {name: position for position, name in enumerate(settings.weights)}
         self.future_ms = int(settings.future_seconds * 1000)
         self._max_bytes = settings.max_bytes
+        self.names = settings.names
+        """What names of other formats stand for."""
 
     def decode(self, value: bytes | None) -> Event:
         """The event in a record's value. Raises Rejection."""

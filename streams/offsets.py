@@ -9,8 +9,8 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from config.errors import SettingsError, StreamError
+from config.kafka_access import Refusals, address_of, client_options
 from config.settings import Settings
-from streams.topics import bootstrap_of
 
 __all__ = ["LogOffsets", "Offsets", "read_origin"]
 
@@ -47,8 +47,9 @@ class LogOffsets:
 
     def __init__(self, settings: Settings) -> None:
         kafka = settings.kafka
-        self._address = bootstrap_of(settings)
-        self._admin = AdminClient({"bootstrap.servers": self._address, "log_level": 2})
+        self._address = address_of(kafka)
+        self._refusals = Refusals(kafka)
+        self._admin = AdminClient(client_options(kafka, {"error_cb": self._refusals}))
         self._events = kafka.events_topic
         self._recommendations = kafka.recommendations_topic
         self._topics = (kafka.events_topic, kafka.items_topic, kafka.recommendations_topic)
@@ -120,10 +121,14 @@ class LogOffsets:
             raise self._unanswered(error) from None
 
     def _unanswered(self, error: Exception) -> StreamError:
-        return StreamError(
-            f"Kafka at {self._address} does not tell its offsets ({error}): check the address and "
-            "whether it runs"
+        self._admin.poll(0)
+        advice = "check the address and whether it runs"
+        said = (
+            self._refusals.explain(error.args[0], advice)
+            if isinstance(error, KafkaException)
+            else f"no answer: {self._refusals.said or advice}"
         )
+        return StreamError(f"Kafka at {self._address} does not tell its offsets: {said}")
 
 
 def _by_topic(found: Iterable[tuple[TopicPartition, int]]) -> Offsets:

@@ -3,6 +3,9 @@
     with EventProducer("localhost:9092") as producer:
         producer.send(Event("u1", "i1", "view", 1700000000000))
 
+Where Kafka wants TLS and a login, its settings take the place of the address
+(`load_settings().kafka`, or a `KafkaSettings` of your own).
+
 Nothing is lost silently: `send` blocks while the queue is full, every record's fate is reported,
 and leaving the block waits for the broker to have them all, or raises.
 """
@@ -20,9 +23,10 @@ import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 
 from config.errors import StreamError
+from config.kafka_access import Kafka, Refusals, client_options
 from streams.event import Event
 
-__all__ = ["EventProducer", "Headers", "RecordProducer"]
+__all__ = ["EventProducer", "Headers", "RecordProducer", "Report"]
 
 Headers = list[tuple[str, str | bytes | None]]
 Report = Callable[[str | None], None]
@@ -35,28 +39,29 @@ class RecordProducer:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: Kafka,
         *,
         linger_ms: float = 5,
         queue: int = 100_000,
         largest: int = 4_194_304,
     ) -> None:
-        """`queue` bounds the records that wait for the broker, `largest` a record's bytes."""
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "enable.idempotence": True,
-                "acks": "all",
-                "linger.ms": linger_ms,
-                "queue.buffering.max.messages": queue,
-                "message.max.bytes": largest,
-                "compression.type": "none",
-                # Java's and aiokafka's partitioner: all producers must send a user the same way.
-                "partitioner": "murmur2_random",
-                "delivery.timeout.ms": 30_000,
-                "log_level": 2,
-            }
-        )
+        """`queue` bounds the records that wait for the broker, `largest` a record's bytes. Raises
+        SettingsError for files of `kafka` that cannot be read.
+        """
+        self._refusals = Refusals(kafka)
+        options = {
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": linger_ms,
+            "queue.buffering.max.messages": queue,
+            "message.max.bytes": largest,
+            "compression.type": "none",
+            # Java's and aiokafka's partitioner: all producers must send a user the same way.
+            "partitioner": "murmur2_random",
+            "delivery.timeout.ms": 30_000,
+            "error_cb": self._refusals,
+        }
+        self._producer = Producer(client_options(kafka, options))
         self._failed: list[str] = []
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._hear, name="kafka-reports", daemon=True)
@@ -81,9 +86,9 @@ class RecordProducer:
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if report is not None:
-                report(error.str() if error is not None else None)
+                report(None if error is None else self._refusals.explain(error))
             elif error is not None:
-                self._failed.append(error.str())
+                self._failed.append(self._refusals.explain(error, "is Kafka up?"))
 
         while True:
             try:
@@ -144,7 +149,7 @@ class RecordProducer:
             raise StreamError(
                 f"{left} records unconfirmed after {seconds:.0f} s, {len(failed)} failed"
                 + (f": {failed[0]}" if failed else "")
-                + "; is Kafka up?"
+                + (f"; {self._refusals.said or 'is Kafka up?'}" if left else "")
             )
 
     def close(self, seconds: float = 30) -> None:
@@ -177,9 +182,9 @@ class EventProducer(RecordProducer):
     """Sends events, keyed by user, to the topic of events."""
 
     def __init__(
-        self, bootstrap: str, topic: str = "events", *, linger_ms: float = 5, queue: int = 100_000
+        self, kafka: Kafka, topic: str = "events", *, linger_ms: float = 5, queue: int = 100_000
     ) -> None:
-        super().__init__(bootstrap, linger_ms=linger_ms, queue=queue)
+        super().__init__(kafka, linger_ms=linger_ms, queue=queue)
         self._topic = topic
 
     def send(self, event: Event, report: Report | None = None) -> None:

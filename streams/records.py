@@ -11,7 +11,10 @@ import numpy as np
 
 from streams.columns import I64
 
-__all__ = ["Record", "RecordLike", "Records", "concatenate_records"]
+__all__ = ["Header", "Record", "RecordLike", "Records", "concatenate_records"]
+
+
+Header = tuple[str, bytes | None]
 
 
 class RecordLike(Protocol):
@@ -25,6 +28,8 @@ class RecordLike(Protocol):
     def key(self) -> bytes | None: ...
     @property
     def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[Header]: ...
 
 
 class Record(NamedTuple):
@@ -35,9 +40,10 @@ class Record(NamedTuple):
     """The broker's or the sender's, as the topic is configured; milliseconds since 1970."""
     key: bytes | None
     value: bytes | None
+    headers: Sequence[Header] = ()
 
 
-_offset, _timestamp, _key, _value = map(attrgetter, Record._fields)
+_offset, _timestamp, _key, _value, _headers = map(attrgetter, Record._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +56,20 @@ class Records:
     """(n,) milliseconds since 1970."""
     key: list[bytes | None]
     value: list[bytes | None]
+    headers: list[Sequence[Header]] | None = None
+    """None where no record has any, as it nearly always is."""
 
     @classmethod
     def of(cls, records: Iterable[RecordLike]) -> Records:
-        """From records one by one."""
+        """From records one by one, their offsets rising."""
         records = list(records)
         n = len(records)
         return cls(
-            np.fromiter(map(_offset, records), np.int64, n),
+            _offsets(records),
             np.fromiter(map(_timestamp, records), np.int64, n),
             list(map(_key, records)),
             list(map(_value, records)),
+            list(map(_headers, records)) if any(map(_headers, records)) else None,
         )
 
     def __len__(self) -> int:
@@ -68,12 +77,27 @@ class Records:
 
     def __iter__(self) -> Iterator[Record]:
         columns = self.offset.tolist(), self.timestamp.tolist(), self.key, self.value
-        return map(Record, *columns)
+        if self.headers is None:
+            return map(Record, *columns)
+        return map(Record, *columns, self.headers)
 
     def span(self, begin: int, end: int) -> Records:
         """Records `begin` … `end - 1`."""
         some = slice(begin, end)
-        return Records(self.offset[some], self.timestamp[some], self.key[some], self.value[some])
+        return Records(
+            self.offset[some],
+            self.timestamp[some],
+            self.key[some],
+            self.value[some],
+            None if self.headers is None else self.headers[some],
+        )
+
+
+def _offsets(records: list[RecordLike]) -> I64:
+    n = len(records)
+    if n and records[-1].offset - records[0].offset == n - 1:  # none is missing: nearly always
+        return np.arange(records[0].offset, records[0].offset + n, dtype=np.int64)
+    return np.fromiter(map(_offset, records), np.int64, n)
 
 
 def concatenate_records(parts: Sequence[Records]) -> Records:
@@ -85,4 +109,7 @@ def concatenate_records(parts: Sequence[Records]) -> Records:
         np.concatenate([part.timestamp for part in parts]),
         [key for part in parts for key in part.key],
         [value for part in parts for value in part.value],
+        None
+        if all(part.headers is None for part in parts)
+        else [one for part in parts for one in part.headers or [()] * len(part)],
     )

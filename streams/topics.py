@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from config.errors import SettingsError, StreamError
+from config.errors import StreamError
+from config.kafka_access import Refusals, address_of, client_options
 from config.settings import Settings
 
 __all__ = ["bootstrap_of", "ensure_topics"]
@@ -20,35 +21,46 @@ _WAIT_SECONDS = 30
 
 def bootstrap_of(settings: Settings) -> str:
     """The address of Kafka. Raises SettingsError where none is set."""
-    if settings.kafka.bootstrap is None:
-        raise SettingsError(
-            "setting kafka.bootstrap (HEADWATER_KAFKA__BOOTSTRAP) is unset: give the host:port of "
-            "a Kafka, or run `headwater up`, which starts one and sets it"
-        )
-    return settings.kafka.bootstrap
+    return address_of(settings.kafka)
 
 
-def ensure_topics(settings: Settings) -> None:
-    """Make the topics that do not exist yet; leave those that do as they are.
+def ensure_topics(*tenants: Settings, needed: Collection[str] | None = None) -> None:
+    """Make the topics of these that do not exist yet; leave those that do as they are.
 
-    Raises StreamError when Kafka cannot be reached or refuses.
+    `needed` are those without which the caller cannot go on: all of them unless told; one that
+    may not see or make the others does without. Raises StreamError when Kafka cannot be reached or
+    refuses.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap_of(settings), "log_level": 2})
-    futures: Mapping[str, Future[None]] = admin.create_topics(_topics(settings))
+    kafka = tenants[0].kafka
+    refusals = Refusals(kafka)
+    admin = AdminClient(client_options(kafka, {"error_cb": refusals}))
+    address = kafka.bootstrap
+    futures: Mapping[str, Future[None]] = {}
+    try:
+        # Who may not make topics is not asked to where all are there.
+        known = admin.list_topics(timeout=_WAIT_SECONDS).topics
+        wanted = [topic for one in tenants for topic in _topics(one)]
+        if missing := [one for one in wanted if one.topic not in known]:
+            futures = admin.create_topics(missing)
+        for future in futures.values():
+            future.exception(_WAIT_SECONDS)
+    except (TimeoutError, KafkaException):
+        admin.poll(0)
+        raise StreamError(
+            f"Kafka at {address} does not answer within {_WAIT_SECONDS} s; "
+            f"{refusals.said or 'check the address and whether it runs'}"
+        ) from None
     for topic, future in futures.items():
-        try:
-            future.result(_WAIT_SECONDS)
-        except TimeoutError:
-            raise StreamError(
-                f"Kafka at {settings.kafka.bootstrap} does not answer within {_WAIT_SECONDS} s; "
-                "check the address and whether it runs"
-            ) from None
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise StreamError(
-                    f"topic {topic} cannot be made at {settings.kafka.bootstrap}: "
-                    f"{error.args[0].str()}; check the address and the broker's log"
-                ) from None
+        error = future.exception()
+        if isinstance(error, KafkaException):
+            accepted = {KafkaError.TOPIC_ALREADY_EXISTS}
+            if needed is not None and topic not in needed:
+                accepted.add(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+            if error.args[0].code() not in accepted:
+                said = refusals.explain(error.args[0], "check the address and the broker's log")
+                raise StreamError(f"topic {topic} cannot be made at {address}: {said}")
+        elif error is not None:
+            raise error
 
 
 def _topics(settings: Settings) -> list[NewTopic]:

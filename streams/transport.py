@@ -17,6 +17,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Iterable,
     Iterator,
     MutableMapping,
@@ -31,12 +32,15 @@ from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from streams.connection import use_connections
 from streams.fetched import take_fetched
 from streams.records import Records, concatenate_records
 
 __all__ = ["BatchTransport", "Positions", "RecordBatch", "join_batches"]
 
 log = structlog.get_logger("headwater.transport")
+
+use_connections()
 
 _FETCH_WAIT_MS, _FETCH_BYTES = 15, 32_768
 """The broker answers once it has so much, or after so long: a fetch for each few records would
@@ -241,10 +245,17 @@ class BatchConsumer(driver.Consumer):
 
     async def perform_seek(self) -> None:
         """Seek every assigned partition to where the store says."""
-        transport = cast(BatchTransport, self.transport)
         assignment = list(self.assignment())
         for gone in set(self._position) - set(assignment):
             del self._position[gone]
+        await self._seek_all(assignment)
+
+    async def seek_topics(self, topics: Collection[str]) -> None:
+        """The same with the assigned partitions of these topics."""
+        await self._seek_all([tp for tp in self.assignment() if tp.topic in topics])
+
+    async def _seek_all(self, assignment: Sequence[TP]) -> None:
+        transport = cast(BatchTransport, self.transport)
         for tp in assignment:
             offset = await transport.positions(tp.topic, tp.partition)
             await self.seek_to(tp.topic, tp.partition, offset)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,6 +114,18 @@ def settings(services: Services, tmp_path: Path) -> Iterator[Settings]:
     admin = AdminClient({"bootstrap.servers": services.kafka_bootstrap, "log_level": 2})
     for deleted in admin.delete_topics(topics).values():
         deleted.result(30)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where the browser is; without one the test is skipped, and fails where CI is true."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        reason = "no chromium on the PATH: apt-get install chromium"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
 
 
 @pytest.fixture

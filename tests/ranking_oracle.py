@@ -23,11 +23,12 @@ from random import Random
 import numpy as np
 
 from config.settings import RankSettings
-from processors.repeats import CELLS, cell_of
-from serving.candidates import F32, Neighbours, Popularity, session_items
+from processors.repeats import CELLS, prior_of
+from serving.candidates import F32, Judged, Lists, Neighbours, Popularity, Worth, session_items
 from serving.features import CANDIDATE_FEATURES, SESSION_FEATURES
 from serving.model import HIDDEN, Model
-from serving.rank import Asked, Batch, Knowledge, Ranker, walk
+from serving.rank import Asked, Batch, Knowledge, Ranker
+from serving.rank import Told as Answer
 from streams.columns import F64, I64
 from tests import oracle
 
@@ -38,6 +39,7 @@ __all__ = [
     "Told",
     "World",
     "asked_of",
+    "cell_number",
     "chosen_of",
     "features_of",
     "random_parameters",
@@ -107,8 +109,11 @@ class Told:
         return sum(self.votes[candidate].values()) + self.prior.get(candidate, 0.0)
 
 
-def told_of(world: World, session: Sequence[str]) -> Told:
-    """Every candidate after the session."""
+def told_of(world: World, session: Sequence[str], worth: Mapping[str, float] | None = None) -> Told:
+    """Every candidate after the session. `worth` is what scores are multiplied by, 1 where it says
+    nothing; of those worth nothing, none is shown.
+    """
+    worth = worth or {}
     rules = world.rules
     own = oracle.latest_distinct(session, rules.session_items)
     votes: dict[str, dict[str, float]] = {item: {} for item, _, _ in own}
@@ -125,7 +130,8 @@ def told_of(world: World, session: Sequence[str]) -> Told:
         for item, distance, times in own
     }
     told = Told(own, len(session), votes, prior)
-    if total and len(votes) < rules.widen_below:
+    shown = [c for c in votes if worth.get(c, 1.0) > 0]
+    if total and len(shown) < rules.widen_below:
         _widen(world, told)
     return told
 
@@ -158,10 +164,19 @@ def _widen(world: World, told: Told) -> None:
             }
 
 
-def chosen_of(told: Told, excluded: Sequence[str], place: Mapping[str, int]) -> list[str]:
-    """The best candidates; of those that score the same, the smaller `place` goes first."""
-    left = [c for c in told.votes if c not in excluded]
-    return sorted(left, key=lambda c: (-told.score(c), place[c]))[:CANDIDATES]
+def chosen_of(
+    told: Told,
+    excluded: Sequence[str],
+    place: Mapping[str, int],
+    worth: Mapping[str, float] | None = None,
+) -> list[str]:
+    """The best candidates by what their scores are worth, in falling order of the scores; of those
+    that score the same, the smaller `place` goes first.
+    """
+    worth = worth or {}
+    left = [c for c in told.votes if c not in excluded and worth.get(c, 1.0) > 0]
+    best = sorted(left, key=lambda c: (-told.score(c) * worth.get(c, 1.0), place[c]))[:CANDIDATES]
+    return sorted(best, key=lambda c: (-told.score(c), place[c]))
 
 
 def _log_shares(values: dict[str, float]) -> dict[str, float]:
@@ -434,9 +449,20 @@ def asked_of(
     *,
     weighed: bool = True,
     model: Model | None = None,
+    worth: Mapping[str, float] | None = None,
 ) -> Asked:
     """One session by itself."""
-    return batch_of(ranker, world, ids, [session], [excluded], weighed=weighed, model=model).of(0)
+    worths = None if worth is None else [worth]
+    return batch_of(
+        ranker, world, ids, [session], [excluded], weighed=weighed, model=model, worths=worths
+    ).of(0)
+
+
+def cell_number(distance: int, times: int, length: int) -> int:
+    """The code's number of a cell of the repeat prior: where each says its number, it is said."""
+    numbers = np.arange(CELLS, dtype=np.float64)
+    one = np.array([distance]), np.array([times])
+    return int(prior_of(numbers, *one, np.array([0, 1]), np.array([length]))[0])
 
 
 def batch_of(
@@ -448,15 +474,14 @@ def batch_of(
     *,
     weighed: bool = True,
     model: Model | None = None,
+    worths: Sequence[Mapping[str, float]] | None = None,
 ) -> Batch:
-    """Walk the steps of `Ranker.ask`, and answer each from the world."""
+    """Walk the steps of `Ranker.ask`, and answer each from the world. `worths`, one for each
+    session, say what scores are multiplied by.
+    """
     prior: F64 = np.zeros(CELLS)
-    cells = np.array(list(world.prior), np.int64)
-    for bits in range(_BITS):
-        rows = cells[cells[:, 2] == bits]
-        prior[cell_of(rows[:, 0], rows[:, 1], np.int64(2**bits))] = [
-            world.prior[d, t, bits] for d, t, _ in rows.tolist()
-        ]
+    for (distance, times, bits), chance in world.prior.items():
+        prior[cell_number(distance, times, 2**bits)] = chance
     items = [
         session_items(
             np.array([ids.hash[item] for item in session], np.uint64),
@@ -471,6 +496,7 @@ def batch_of(
         Knowledge(world.sessions, 0, prior, model),
         [None if some is None else ids.ints(some) for some in excluded],
         weighed=weighed,
+        judged=worths is not None,
     )
 
     def popularity(index: I64) -> Popularity:
@@ -480,8 +506,24 @@ def batch_of(
             np.array([world.recent.get(name, 0.0) for name in names], np.float64),
         )
 
-    return walk(
-        steps,
-        lambda index: [ids.neighbours(world, name) for name in ids.names(index)],
-        popularity,
-    )
+    def judged(wanted: Judged) -> Worth:
+        weight = [
+            (worths or [])[slot].get(name, 1.0)
+            for slot in range(len(sessions))
+            for name in ids.names(wanted.index[wanted.start[slot] : wanted.start[slot + 1]])
+        ]
+        return Worth(np.array(weight, np.float64))
+
+    answer: Answer | None = None
+    try:
+        while True:
+            wanted = next(steps) if answer is None else steps.send(answer)
+            if isinstance(wanted, Judged):
+                answer = judged(wanted)
+            elif isinstance(wanted, Lists):
+                answer = [ids.neighbours(world, name) for name in ids.names(wanted.index)]
+            else:
+                answer = popularity(wanted.index)
+    except StopIteration as done:
+        batch: Batch = done.value
+        return batch

@@ -54,6 +54,15 @@ async def test_what_is_asked_meanwhile_goes_together_in_order() -> None:
     assert await batched.get(9) == 18
 
 
+async def test_where_far_more_wait_more_go_together() -> None:
+    worker = Worker()
+    batched = Batched(worker.work, most=2)
+    answers = await ask_together(worker, batched, list(range(60)))
+    assert answers == [2 * number for number in range(60)]
+    assert [len(one) for one in worker.asked] == [1, 16, 16, 13, 7, 3, 2, 2]
+    assert [number for one in worker.asked for number in one] == list(range(60))
+
+
 async def test_one_broken_value_fails_nobody_else() -> None:
     worker = Worker()
     batched = Batched(worker.work, most=10)

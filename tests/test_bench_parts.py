@@ -19,7 +19,7 @@ from aiohttp import web
 
 from benchmarks.counted import Sample, steady
 from benchmarks.helper import Helper
-from benchmarks.http_load import closed_loop, get_request, open_loop
+from benchmarks.http_load import by_second, closed_loop, due_at, get_request, open_loop
 from benchmarks.latency import histogram, latency_report
 from benchmarks.processor import CAN_PIN, ProcessTimes, cores, cpu_seconds, microseconds_each, pin
 from benchmarks.report import machine, spread, spreads
@@ -244,9 +244,10 @@ def test_a_closed_loop_hears_every_answer_and_tells_bad_ones() -> None:
     requests = [get_request("/good"), get_request("/missing")]
     with _server(_paths) as port:
         load = closed_loop("127.0.0.1", port, requests, 4, 0.3)
-    assert len(load.latencies) >= 4
-    assert load.errors in (len(load.latencies) // 2, (len(load.latencies) + 1) // 2)
-    assert load.rate == len(load.latencies) / load.seconds
+    assert load.answers >= 4
+    assert load.errors in (load.answers // 2, (load.answers + 1) // 2)
+    assert len(load.latencies) == load.answers - load.errors
+    assert load.rate == load.answers / load.seconds
     assert load.seconds >= 0.3
     assert max(load.latencies) <= load.seconds
 
@@ -262,12 +263,33 @@ def test_an_open_loop_counts_from_when_a_request_was_due_while_the_server_stalls
         return web.Response(text="late")
 
     with _server(stalls) as port:
-        load = open_loop("127.0.0.1", port, [get_request("/")], 4, 500, 1)
+        load = open_loop("127.0.0.1", port, [get_request("/")], 4, due_at([(500, 1)]))
     # 4 connections: who counts from sending would find 4 late ones.
     assert sum(one > 0.1 for one in load.latencies) >= 190
     assert max(load.latencies) >= 0.5
     assert len(load.latencies) == seen == 500
     assert load.errors == 0
+
+
+def test_stages_follow_each_other_and_each_second_is_told() -> None:
+    due = due_at([(10, 1), (100, 0.5), (10, 1.5)])
+    assert len(due) == 10 + 50 + 15
+    assert due[10:12] == pytest.approx([1, 1.01])
+    assert due[60] == pytest.approx(1.5)
+
+    async def odd(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/missing":
+            return web.Response(status=503)
+        return web.Response(text='{"items":[],"degraded":true}')
+
+    requests = [get_request("/good"), get_request("/missing")]
+    with _server(odd) as port:
+        load = open_loop("127.0.0.1", port, requests, 8, due)
+    told = by_second(load)
+    assert told["answered"] == [5, 28, 5]
+    assert told["failed"] == [5, 27, 5]
+    assert told["degraded"] == told["answered"]
+    assert all(0 < low <= high for low, high in zip(told["p50_ms"], told["p99_ms"], strict=True))
 
 
 def test_a_lost_connection_ends_a_load() -> None:

@@ -4,6 +4,7 @@ means what it says. How large figures are is nobody's business here.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from benchmarks import spike_picture
 from benchmarks.fill import fill_store
 from benchmarks.fold_step import FoldStep, OnlyUsers
 from benchmarks.growth_picture import draw
 from benchmarks.helper import Helper
 from benchmarks.ingest import sender_setup
 from benchmarks.pair_commands import PairCommands
+from benchmarks.spike import _normal_after
 from benchmarks.tables import TABLES
 from benchmarks.workload import make_workload, records
 from commands.__main__ import run
@@ -29,6 +32,12 @@ from streams.columns import hash_id
 from streams.records import Record, Records
 
 SHOP = ["--items", "300", "--users", "500"]
+
+
+@pytest.fixture(autouse=True)
+def _costs_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small runs are nothing to plan with."""
+    monkeypatch.setenv("HEADWATER_SERVICES__DATA_DIR", str(tmp_path / "data"))
 
 
 def _bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -53,6 +62,14 @@ def test_ingest(capsys: pytest.CaptureFixture[str]) -> None:
         # On one core, an event cannot take less time than it costs.
         assert alone["workers"]["median"] < 1.3e6 / found["events_per_second"]
     assert found["microseconds_per_event"]["together"]["producer"]["median"] > 0
+    # Not compressed; ids, type, time and event_id of the shop take some 120 bytes.
+    assert 80 < found["log_bytes_per_event"] < 200
+    # `headwater plan` finds what was measured.
+    assert run(["plan", "--daily-users", "1e6", "--actions-per-user", "1", "--json"]) == 0
+    inputs = orjson.loads(capsys.readouterr().out)["assumptions"]
+    (bytes_each,) = [one for one in inputs if one["name"] == "kafka_event_bytes"]
+    assert bytes_each["kind"] == "measured here"
+    assert bytes_each["value"] == pytest.approx(found["log_bytes_per_event"], rel=0.01)
 
 
 def test_serve(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +136,41 @@ def test_growth_and_its_picture(capsys: pytest.CaptureFixture[str]) -> None:
         assert "1,500" in picture
     with pytest.raises(BadInput, match="growth"):
         draw({})
+
+
+def test_spike_and_its_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    found = _bench(
+        capsys,
+        *("spike", *SHOP, "--rate", "100", "--requests", "20", "--times", "5"),
+        *("--calm", "3", "--rush", "4", "--after", "8"),
+    )
+    assert found["events"] == 300 + 2000 + 800
+    assert [one["factor"] for one in found["stages"]] == [1, 5, 1]
+    asked = [one["answered_per_second"] + one["failed_per_second"] for one in found["stages"]]
+    assert asked == pytest.approx([20, 100, 20], rel=0.15)
+    assert sum(found["by_second"]["answered"] + found["by_second"]["failed"]) == 60 + 400 + 160
+    assert found["lost"] == found["doubled"] == 0
+    assert len(found["freshness"]) == 15
+    assert found["most_behind"] == max(behind for _, behind in found["backlog"])
+    picture = spike_picture.draw(found)
+    assert picture.startswith("<svg")
+    assert "5 times as many" in picture
+    with pytest.raises(BadInput, match="spike"):
+        spike_picture.draw({})
+
+
+def test_when_all_is_as_before_again() -> None:
+    stages = [(1.0, 4.0), (10.0, 2.0), (1.0, 12.0)]
+    seconds = {
+        "answered": [10.0] * 18,
+        "failed": [0.0] * 4 + [50.0] * 3 + [0.0] * 11,
+        "degraded": [0.0] * 18,
+        "p99_ms": [30.0] * 4 + [900.0] * 4 + [61.0, 59.0] + [30.0] * 8,
+    }
+    backlog = [(at / 2, 5000 if 8 <= at < 22 else 10) for at in range(36)]
+    # Failures end at 7 s, p99 is right from 9 s on, and the worker has caught up at 11 s.
+    assert _normal_after(stages, seconds, backlog, 100) == 5
+    assert _normal_after(stages, {**seconds, "degraded": [1.0] * 18}, backlog, 100) is None
 
 
 # -- parts that need services ---------------------------------------------------------------------

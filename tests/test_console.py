@@ -6,9 +6,7 @@ Needs Chromium. Where there is none the tests are skipped and say so; with CI=tr
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,28 +14,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, Route, ViewportSize, async_playwright, expect
+from playwright.async_api import Page, Route, ViewportSize, expect
 
 from commands.stack import Stack
 from config.services import Services
+from tests.browser import DESK, PHONE, brightness, browsing
 from tests.live import DEPARTMENTS, click, eventually, shop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-DESK = ViewportSize(width=1280, height=900)
-PHONE = ViewportSize(width=390, height=844)
-PATIENCE_MS = 20_000
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        reason = "no chromium on the PATH: apt-get install chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -53,35 +37,11 @@ async def opened(
     chromium: str, live: Stack, viewport: ViewportSize = DESK, **options: Any
 ) -> AsyncIterator[Page]:
     """The page, loaded and live. Fails when the browser complained about anything."""
-    complaints: list[str] = []
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=arguments)
-        try:
-            page = await browser.new_page(viewport=viewport, **options)
-            page.set_default_timeout(PATIENCE_MS)
-            expect.set_options(timeout=PATIENCE_MS)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on(
-                "console",
-                lambda said: complaints.append(said.text) if said.type == "error" else None,
-            )
-            page.on(
-                "request",
-                lambda request: (
-                    None
-                    if request.url.startswith((live.http_url, "data:"))
-                    else complaints.append(f"asked for {request.url}")
-                ),
-            )
-            await page.goto(live.http_url)
-            await expect(page.locator("#connection")).to_have_text("live")
-            await expect(page.locator("#trending .item")).to_have_count(12)
-            await expect(page.locator("#recommended .item")).to_have_count(12)
-            yield page
-        finally:
-            await browser.close()
-    assert complaints == []
+    async with browsing(chromium, live.http_url, viewport, **options) as page:
+        await expect(page.locator("#connection")).to_have_text("live")
+        await expect(page.locator("#trending .item")).to_have_count(12)
+        await expect(page.locator("#recommended .item")).to_have_count(12)
+        yield page
 
 
 async def shown(page: Page) -> list[str]:
@@ -116,7 +76,9 @@ async def test_the_evaluation_is_what_the_metrics_say(chromium: str, live: Stack
             said = []
             for ranking in ("rule", "learned"):
                 for name in ("hit_rate", "mrr"):
-                    value = lines[f'headwater_{name}{{ranking="{ranking}",window="24h"}}']
+                    value = lines[
+                        f'headwater_{name}{{ranking="{ranking}",tenant="default",window="24h"}}'
+                    ]
                     said.append(f"{100 * float(value):.1f}")
             return await cells.all_inner_texts(), said
 
@@ -276,6 +238,10 @@ async def test_the_keyboard_is_enough(chromium: str, live: Stack) -> None:
         await page.keyboard.press("Tab")
         await expect(page.locator(".skip")).to_be_focused()
         await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name="API")).to_be_focused()
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("searchbox", name="Find items")).to_be_focused()
+        await page.keyboard.press("Tab")
         await expect(page.locator("input[name=window]").first).to_be_focused()
         async with page.expect_response("**/v1/trending?*window=24h") as asked:
             await page.keyboard.press("ArrowRight")
@@ -311,9 +277,7 @@ async def test_a_phone_needs_no_sideways_scrolling(
             f"{cells}.every(cell => {{ if (cell.dataset.share) cell.textContent = '100.0';"
             "return cell.scrollWidth <= cell.clientWidth; })"
         )
-        paper = await page.evaluate("getComputedStyle(document.body).backgroundColor")
-        brightness = sum(int(part) for part in paper[4:-1].split(","))
-        assert (brightness < 200) == (scheme == "dark")
+        assert (await brightness(page) < 200) == (scheme == "dark")
         await page.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)
 
 

@@ -15,12 +15,11 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisGone
 
 from config.errors import StreamError
-from config.settings import Settings
+from config.settings import DEFAULT_TENANT, Settings
 from processors.apply import ReadAgain
 from processors.exposure import ExposureApplier
 from serving import metrics
-from serving.exploration import Exposures
-from serving.publishing import Publisher
+from serving.exposures import Exposures
 from serving.recommend import Recommender, Scored
 from serving.wanted import Choice
 from store.commit import CatalogueEntry, Target
@@ -33,6 +32,7 @@ from store.writer import StoreWriter
 from streams.columns import U64, hash_id
 from streams.dead import DeadLetters
 from streams.decode import RejectedRecord
+from streams.producer import Headers, RecordProducer, Report
 from streams.records import Record, Records
 from streams.shown import Shown
 from streams.transport import RecordBatch
@@ -177,7 +177,7 @@ class Letters(DeadLetters):
 
 
 def shown(offset: int, *items: str) -> Record:
-    value = msgspec.json.encode(Shown(f"r{offset}", NOW, list(items)))
+    value = msgspec.json.encode(Shown(f"r{offset}", NOW, explored=list(items)))
     return Record(offset, NOW, b"u", value)
 
 
@@ -292,26 +292,47 @@ class TestExposures:
         assert await shop.new() == of(**{name: wanted[name] for name in names})
 
     async def test_what_kafka_does_not_take_is_counted_and_holds_nothing_up(self) -> None:
-        class Refusing(Publisher):
+        class Refusing(RecordProducer):
             def __init__(self) -> None:
-                self.records: list[Any] = []
-                self.asked = asyncio.Event()
+                self.records: list[tuple[str, bytes | None, bytes | None]] = []
 
-            async def send(self, records: Any) -> None:
-                self.records += records
-                self.asked.set()
-                raise StreamError("not now")
+            def publish(
+                self,
+                topic: str,
+                key: bytes | None,
+                value: bytes | None,
+                headers: Headers | None = None,
+                report: Report | None = None,
+            ) -> None:
+                self.records.append((topic, key, value))
+                assert report is not None
+                if len(self.records) == 1:
+                    raise StreamError("not now")
+                if len(self.records) == 2:
+                    report("not now")
 
-        before = metrics.UNTOLD._value.get()  # noqa: SLF001
-        publisher = Refusing()
-        exposures = Exposures(publisher, SHOWN)
-        exposures.tell("r1", None, "a", 0.25)
-        await publisher.asked.wait()
-        await exposures.close()
-        assert metrics.UNTOLD._value.get() == before + 1  # noqa: SLF001
-        [(topic, key, value, _)] = publisher.records
-        assert (topic, key) == (SHOWN, b"r1")
-        assert msgspec.json.decode(value, type=Shown).explored == ["a"]
+        def counted() -> tuple[float, float]:
+            both = [one.labels(DEFAULT_TENANT) for one in (metrics.UNTOLD, metrics.UNPUBLISHED)]
+            return both[0]._value.get(), both[1]._value.get()  # noqa: SLF001
+
+        before = counted()
+        producer = Refusing()
+        exposures = Exposures(producer, SHOWN, everything=True)
+        exposures.tell("r1", None, ["b", "a"], cost=0.25)
+        exposures.tell("r2", "u", ["c"])
+        assert not producer.records
+        exposures.flush()
+        assert counted() == (before[0] + 1, before[1] + 2)
+        [one, two] = producer.records
+        assert (one[:2], two[:2]) == ((SHOWN, b"r1"), (SHOWN, b"u"))
+        found = [msgspec.json.decode(value or b"", type=Shown) for _, _, value in (one, two)]
+        assert [each.explored for each in found] == [["a"], []]
+        assert [each.items for each in found] == [["b", "a"], ["c"]]
+        # From the third on, Kafka says nothing: so many may wait, and no more.
+        for _ in range(20_010):
+            exposures.tell("r3", "u", ["c"])
+        exposures.flush()
+        assert counted() == (before[0] + 1, before[1] + 12)
 
 
 NEW = [f"new-{n}" for n in range(6)]

@@ -44,7 +44,7 @@ async def number(http: aiohttp.ClientSession, name: str) -> float | None:
     """A metric; None where no process has told it yet."""
     async with http.get("/metrics") as answer:
         text = await answer.text()
-    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    found = re.search(rf'^{name}{{tenant="default"}} (\S+)$', text, re.MULTILINE)
     return float(found[1]) if found else None
 
 

@@ -54,11 +54,17 @@ def any_world(random: Random, *, ties: bool = False) -> World:
     )
 
 
-def check_choice(told: Told, asked: Asked, ids: Ids, excluded: list[str] | None) -> list[str]:
+def check_choice(
+    told: Told,
+    asked: Asked,
+    ids: Ids,
+    excluded: list[str] | None,
+    worth: dict[str, float] | None = None,
+) -> list[str]:
     """The candidates are the oracle's, in its order, with its scores. Returns their names."""
     query = asked.query
     chosen = ids.names(query.index)
-    wanted = chosen_of(told, excluded or [], ids.index)
+    wanted = chosen_of(told, excluded or [], ids.index, worth)
     assert len(chosen) == len(set(chosen)) == len(wanted)
     scores = [told.score(c) for c in wanted]
     assert query.rule.tolist() == pytest.approx(scores, rel=1e-4, abs=1e-14)
@@ -93,6 +99,71 @@ def test_the_candidates_are_those_of_the_formula(seed: int) -> None:
         assert (asked.candidates.two_steps is None) == (told.two_steps is None)
         assert asked.model is None
         assert asked.query.x.size == asked.query.q.size == 0
+
+
+def any_worth(random: Random, world: World) -> dict[str, float]:
+    """Some items may not be shown, and some count for more or less."""
+    boosts = random.choice([[1.0], [1.0, 0.25, 3.0]])
+    hidden = random.choice([0.0, 0.1, 0.6, 1.0])
+    return {
+        item: 0.0 if random.random() < hidden else random.choice(boosts) for item in world.items
+    }
+
+
+@settings(max_examples=150, deadline=None, print_blob=True)
+@given(seed=seeds)
+def test_what_is_judged_is_chosen_by_its_worth(seed: int) -> None:
+    random = Random(seed)
+    world = any_world(random)
+    ids = Ids(random, world.items)
+    sessions = [random_session(random, world) for _ in range(3)]
+    worths = [any_worth(random, world) for _ in sessions]
+    out = [random.sample(world.items, len(world.items) // 5) for _ in sessions]
+    model = Model.of(random_parameters(random, PARAMETERS)) if seed % 2 else None
+    batch = batch_of(
+        Ranker(world.rules),
+        world,
+        ids,
+        sessions,
+        out,
+        weighed=model is not None,
+        model=model,
+        worths=worths,
+    )
+    for slot, (session, worth, excluded) in enumerate(zip(sessions, worths, out, strict=True)):
+        told = told_of(world, session, worth)
+        assume(not told.doubtful)
+        asked = batch.of(slot)
+        # Boosted scores that differ by rounding alone may fall either way at the cut.
+        assume(len(told.votes) <= 100)
+        chosen = check_choice(told, asked, ids, excluded, worth)
+        assert asked.query.boost.tolist() == [worth[item] for item in chosen]
+        if not chosen:
+            continue
+        # Boosts multiply what the rule, or the learned ranking, gives.
+        found = ranked(asked.query, model, 5)
+        score = asked.query.rule if model is None else model.chances(asked.query)
+        boosted = [value * worth[item] for value, item in zip(score, chosen, strict=True)]
+        order = sorted(range(len(chosen)), key=lambda at: (-boosted[at], ids.index[chosen[at]]))
+        assert ids.names(found.index) == [chosen[at] for at in order[:5]]
+        assert found.score.tolist() == pytest.approx([boosted[at] for at in order[:5]], rel=1e-12)
+
+
+def test_more_boosted_candidates_than_are_weighed() -> None:
+    random = Random(6)
+    world = random_world(random, 180)
+    ids = Ids(random, world.items)
+    session = sorted(world.forward, key=lambda item: -len(world.forward[item]))[:3]
+    told = told_of(world, session)
+    plain = chosen_of(told, [], ids.index)
+    passed_over = next(c for c in told.votes if c not in plain and told.score(c) > 0)
+    worth = {passed_over: 1e9, plain[0]: 0.0, plain[1]: 1e-9}
+    asked = asked_of(Ranker(world.rules), world, ids, session, weighed=False, worth=worth)
+    chosen = ids.names(asked.query.index)
+    assert passed_over in chosen
+    assert plain[0] not in chosen
+    assert chosen == chosen_of(told_of(world, session, worth), [], ids.index, worth)
+    assert ids.names(ranked(asked.query, None, 1).index) == [passed_over]
 
 
 def chain(widen_below: int) -> World:

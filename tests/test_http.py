@@ -165,6 +165,26 @@ class TestItems:
         _, gone = await eventually(read, lambda found: found[0] == 404)
         assert gone["field"] == "item_id"
 
+    async def test_items_are_found_by_their_titles(self, http: aiohttp.ClientSession) -> None:
+        found = await get(http, "/v1/items?search=SOAP%20no&n=3")
+        assert [one["title"][:9] for one in found["items"]] == ["Soap no. "] * 3
+        assert not found["complete"]
+        events = [one["events"] for one in found["items"]]
+        assert events == sorted(events, reverse=True)
+        assert await get(http, "/v1/items?search=nothing") == {"items": [], "complete": True}
+        entry = {"title": "Öl für Fässer", "available": False}
+        async with http.put("/v1/items/oil", json=entry) as answer:
+            assert answer.status == 202
+        one = {"item_id": "oil", "title": "Öl für Fässer", "available": False, "events": 0}
+        await eventually(
+            lambda: get(http, "/v1/items?search=fass%20ol"), lambda found: found["items"] == [one]
+        )
+        async with http.delete("/v1/items/oil") as answer:
+            assert answer.status == 202
+        await eventually(
+            lambda: get(http, "/v1/items?search=fass"), lambda found: found["items"] == []
+        )
+
 
 class TestHealthAndMetrics:
     async def test_live_and_ready(self, http: aiohttp.ClientSession) -> None:
@@ -190,12 +210,12 @@ class TestHealthAndMetrics:
             }
 
         found = await eventually(scrape, lambda m: any("lag_records" in name for name in m))
-        assert found["headwater_events_applied_total"] >= 240
-        assert found["headwater_event_visible_seconds_count"] > 0
-        assert 'headwater_hit_rate{ranking="served",window="5m"}' in found
+        assert found['headwater_events_applied_total{tenant="default"}'] >= 240
+        assert found['headwater_event_visible_seconds_count{tenant="default"}'] > 0
+        assert 'headwater_hit_rate{ranking="served",tenant="default",window="5m"}' in found
         route = 'route="/v1/recommendations/{user_id}"'
         for code in (200, 400):
-            name = f'headwater_request_seconds_count{{code="{code}",{route}}}'
+            name = f'headwater_request_seconds_count{{code="{code}",{route},tenant="default"}}'
             assert found[name] >= 1
 
     async def test_the_stream_has_one_number_a_second(self, http: aiohttp.ClientSession) -> None:

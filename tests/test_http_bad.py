@@ -14,6 +14,7 @@ from yarl import URL
 
 from commands.stack import Stack
 from config.services import Services
+from config.settings import DEFAULT_SCENARIOS
 from tests.live import PROBLEM, get, post, shop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -75,6 +76,17 @@ BAD_REQUESTS: list[tuple[str, str, bytes | None, int, str]] = [
     ("GET", "/v1/recommendations/%ED%A0%80", None, 400, "user_id"),
     ("GET", "/v1/recommendations/%zz", None, 400, "user_id"),
     ("GET", "/v1/recommendations/a%2", None, 400, "user_id"),
+    *(
+        ("GET", f"/v1/items{query}", None, 400, field)
+        for query, field in (
+            ("", "search"),
+            ("?search=", "search"),
+            (f"?search={LONG}", "search"),
+            ("?search=a&search=b", "search"),
+            ("?search=a&n=0", "n"),
+            ("?search=a&offset=1", "offset"),
+        )
+    ),
     ("GET", "/v1/items//similar", None, 400, "item_id"),
     ("GET", "/v1/items/i/similar?n=0", None, 400, "n"),
     *(
@@ -222,7 +234,9 @@ async def test_an_unknown_scenario_is_told_which_are_known(http: aiohttp.ClientS
         await get(http, "/v1/recommendations/u?scenario=books", 400),
         await post(http, "/v1/recommendations", {"scenario": "books"}, 400),
     ):
-        assert problem["detail"] == "unknown scenario 'books'; known: news, grocery, cart"
+        assert problem["detail"] == "unknown scenario 'books'; known: " + ", ".join(
+            DEFAULT_SCENARIOS
+        )
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,8 @@ async def test_both_ways_send_the_same(connection: Connection) -> None:
         await connection.ask(f"GET /v1/recommendations/u{query} HTTP/1.1\r\nHost: a\r\n\r\n")
         for query in ("", "?n=20", "?n=020", "?explain=false", "?n=20&diversity=0")
     ]
-    heads = [{**head, "Date": ""} for head, _ in found]
+    heads = [{**head, "Date": "", "X-Request-ID": ""} for head, _ in found]
+    assert len({head["X-Request-ID"] for head, _ in found}) == len(found)
     assert heads[0][""] == "HTTP/1.1 200 OK"
     assert heads[0]["Content-Type"] == "application/json"
     assert all(re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT", h["Date"]) for h, _ in found)

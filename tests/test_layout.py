@@ -16,7 +16,7 @@ from config.errors import StoreError
 from processors.cooccurrence import Increments, decay_rate
 from processors.session import SessionTable, empty_table
 from store.layout import STATISTICS, name_of, unpack_statistics
-from store.lists import ItemLists, pack_increments, sum_for_requests, sum_lists
+from store.lists import ItemLists, pack_increments, sum_lists, weigh_lists
 from store.vectors import pack_records, pack_sessions, unpack_joined, unpack_sessions
 from streams.columns import EVENT_BITS, RESERVED_IDS, TAG_BITS
 
@@ -183,7 +183,7 @@ def test_a_neighbour_list_of_impossible_length_is_refused(size: int) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
         sum_lists([bytes(8), b"\1" * size], RATE)
     with pytest.raises(StoreError, match="cannot be read"):
-        sum_for_requests([bytes(8), b"\1" * size], RATE, 0)
+        weigh_lists([bytes(8), b"\1" * size], RATE, 0, 0.5, 0.5)
 
 
 counts = st.floats(2**-20, 1000, width=32)
@@ -358,22 +358,30 @@ def test_a_chunk_and_statistics_byte_by_byte() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(logs)
-def test_the_quick_way_of_requests_says_the_same(log: list[list[Chunk] | None]) -> None:
+@given(logs, st.sampled_from([0.5, 0.8]))
+def test_the_quick_way_of_requests_says_the_same(
+    log: list[list[Chunk] | None], power: float
+) -> None:
     moment = 1_699_500_000
-    found = sum_for_requests([packed(some) for some in log], RATE, moment)
+    found = weigh_lists([packed(some) for some in log], RATE, moment, 0.3, power)
     wanted = [summed(some or [], moment) for some in log]
     for place, lists in enumerate(wanted):
         mine = slice(found.start[place], found.start[place + 1])
         assert found.neighbour[mine].tolist() == sorted(lists)
-        for part, weights in enumerate((found.forward, found.backward)):
-            assert weights[mine].tolist() == pytest.approx(
-                [lists[n][part] for n in sorted(lists)], rel=1e-6
-            )
+        counts = [lists[n] for n in sorted(lists)]
+        columns = [
+            [there for there, _ in counts],
+            [back for _, back in counts],
+            [(there + 0.3 * back) ** power for there, back in counts],
+        ]
+        for column, told in zip(columns, found.counts[:, mine].tolist(), strict=True):
+            assert told == pytest.approx(column, rel=1e-6)
+        assert found.strength[mine].tolist() == pytest.approx(columns[2], rel=1e-6)
+        assert found.after[place] == pytest.approx(sum(columns[0]), rel=1e-6)
+        assert found.before[place] == pytest.approx(sum(columns[1]), rel=1e-6)
 
 
 def test_a_clock_far_ahead_makes_no_infinity() -> None:
     value = chunk_of(2**32 - 1, {20: (1.0, 2.0)})
-    found = sum_for_requests([value], RATE, 1_000)
-    assert found.forward.tolist() == pytest.approx([math.exp(40)], rel=1e-6)
-    assert found.backward.tolist() == pytest.approx([2 * math.exp(40)], rel=1e-6)
+    found = weigh_lists([value], RATE, 1_000, 0.5, 0.5)
+    assert found.counts[:2, 0].tolist() == pytest.approx([math.exp(40), 2 * math.exp(40)], rel=1e-6)

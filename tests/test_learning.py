@@ -51,6 +51,7 @@ def random_query(random: Random, m: int) -> Query:
         np.arange(m),
         np.array(random.sample(range(1000), m), np.int64),
         rule,
+        np.zeros(0),
         np.log(rule + 1e-5).astype(np.float32),
         np.array(x, np.float32),
         np.array([random.gauss(0, 1) for _ in SESSION_FEATURES], np.float32),
@@ -205,7 +206,9 @@ def test_predicting_says_who_was_right_and_teaches_in_steps() -> None:
         assert teacher.learned == n // STEP * STEP
     assert teacher.predict(query, 5000) == Prediction(0, 0, 0)
     assert teacher.taught.steps == 8, "what is no candidate teaches nothing"
-    nobody = Query(query.where[:0], query.index[:0], query.rule[:0], *[query.base[:0]] * 3)
+    nobody = Query(
+        query.where[:0], query.index[:0], query.rule[:0], query.boost, *[query.base[:0]] * 3
+    )
     assert teach(teacher.taught, nobody, 3) == (Prediction(0, 0, 0), False)
     assert teacher.taught.standing.tried == pytest.approx(2 * STEP + 1, rel=1e-2)
     teacher.finish()

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from config.errors import SettingsError
-from config.redis_address import SentinelAddress, sentinel_address
+from config.redis_address import (
+    ClusterAddress,
+    SentinelAddress,
+    cluster_address,
+    sentinel_address,
+)
 from config.settings import load_settings
 from store.connect import connect
 
@@ -25,6 +30,10 @@ def test_one_redis_is_none_of_them() -> None:
             "redis+sentinel://me:p%40ss@[::1]:5/shop",
             SentinelAddress([("::1", 5)], "shop", 0, "me", "p@ss"),
         ),
+        (
+            "rediss+sentinel://me:pw@a/shop",
+            SentinelAddress([("a", 26_379)], "shop", 0, "me", "pw", tls=True),
+        ),
     ],
 )
 def test_what_it_says(url: str, wanted: SentinelAddress) -> None:
@@ -32,8 +41,27 @@ def test_what_it_says(url: str, wanted: SentinelAddress) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("redis+cluster://a:1,b", ClusterAddress([("a", 1), ("b", 6379)], None, None)),
+        ("redis+cluster://me:p%40ss@[::1]:5/0", ClusterAddress([("::1", 5)], "me", "p@ss")),
+        ("redis://a:1/0", None),
+    ],
+)
+def test_what_it_says_of_a_cluster(url: str, wanted: ClusterAddress | None) -> None:
+    assert cluster_address(url) == wanted
+
+
+@pytest.mark.parametrize(
     "url",
-    ["redis+sentinel://a:1", "redis+sentinel:///shop", "redis+sentinel://a:x/shop"],
+    [
+        "redis+sentinel://a:1",
+        "redis+sentinel:///shop",
+        "redis+sentinel://a:x/shop",
+        "redis+cluster://",
+        "redis+cluster://a:1,:2",
+        "redis+cluster://a:1/3",
+    ],
 )
 def test_what_is_missing_is_told(url: str) -> None:
     with pytest.raises(SettingsError, match="HEADWATER_REDIS__URL"):

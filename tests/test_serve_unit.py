@@ -18,14 +18,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from yarl import URL
 
 from config.errors import BadInput, StreamError
+from config.settings import DEFAULT_TENANT
 from processors import metrics as worker_metrics
 from serving import metrics, publishing
 from serving.bodies import Decoder, ItemBody, RecommendBody, query_body
 from serving.evaluated import WINDOWS, Counted, Shares, between
 from serving.outage import Outage, StoreDown
 from serving.publishing import Publisher
+from serving.samples import Sample, quantile, samples_of
 from serving.shown import title_of
-from serving.status import Sample, Status, quantile, sample_of
+from serving.status import Readings, Status
 from store.found import ItemText
 from streams.producer import RecordProducer
 from tests.live import eventually
@@ -100,11 +102,7 @@ class TestDecoder:
         assert body.exclude_seen is flags[query.get("exclude_seen")]
         assert body.explain is (query.get("explain") == "true")
 
-    def test_what_is_planned_is_told_apart_from_what_is_unknown(self) -> None:
-        for name in ("filter", "boost"):
-            with pytest.raises(BadInput, match="not supported") as refused:
-                _recommend.read(b'{"%b": {}}' % name.encode())
-            assert refused.value.field == name
+    def test_what_is_unknown_is_refused(self) -> None:
         with pytest.raises(BadInput, match="unknown field"):
             _recommend.read(b'{"filters": {}}')
 
@@ -156,27 +154,33 @@ def _counted(predictions: float, rule: float, learned: float, served: float) -> 
 
 class TestStatus:
     def test_reads_the_metrics_of_all_processes(self) -> None:
-        applied = CounterMetricFamily("headwater_events_applied", "", value=7)
-        lag = GaugeMetricFamily("headwater_consumer_lag_records", "", labels=["topic", "partition"])
-        lag.add_metric(["events", "0"], 3)
-        lag.add_metric(["events", "1"], 4)
-        seen = HistogramMetricFamily(
-            "headwater_event_visible_seconds", "", [("0.1", 5), ("+Inf", 7)], sum_value=1
+        mine = ["tenant"]
+        applied = CounterMetricFamily("headwater_events_applied", "", labels=mine)
+        applied.add_metric([DEFAULT_TENANT], 7)
+        applied.add_metric(["shoes"], 100)
+        lag = GaugeMetricFamily(
+            "headwater_consumer_lag_records", "", labels=[*mine, "topic", "partition"]
         )
-        found = sample_of([applied, lag, seen], 12.0)
+        lag.add_metric([DEFAULT_TENANT, "events", "0"], 3)
+        lag.add_metric([DEFAULT_TENANT, "events", "1"], 4)
+        seen = HistogramMetricFamily("headwater_event_visible_seconds", "", labels=mine)
+        seen.add_metric([DEFAULT_TENANT], [("0.1", 5), ("+Inf", 7)], sum_value=1)
+        both = samples_of([applied, lag, seen], 12.0)
+        found = both[DEFAULT_TENANT]
         assert found.applied == 7
         assert found.lag == 7
         assert found.visible == ((0.1, 5.0), (math.inf, 7.0))
         assert found.served == "rule"
-        assert sample_of([], 1.0).lag is None
+        assert (both["shoes"].applied, both["shoes"].lag) == (100, None)
+        assert samples_of([], 1.0) == {}
 
     def test_reads_what_the_workers_count_by_its_name(self) -> None:
-        before = sample_of(metrics.collect(), 1.0)
-        worker_metrics.EVALUATED.inc(4)
+        before = samples_of(metrics.collect(), 1.0)[DEFAULT_TENANT]
+        worker_metrics.EVALUATED.labels(DEFAULT_TENANT).inc(4)
         for ranking, hits in (("rule", 1), ("learned", 2), ("served", 3)):
-            worker_metrics.HITS.labels(ranking).inc(hits)
-            worker_metrics.RECIPROCAL.labels(ranking).inc(hits / 4)
-        after = sample_of(metrics.collect(), 2.0)
+            worker_metrics.HITS.labels(DEFAULT_TENANT, ranking).inc(hits)
+            worker_metrics.RECIPROCAL.labels(DEFAULT_TENANT, ranking).inc(hits / 4)
+        after = samples_of(metrics.collect(), 2.0)[DEFAULT_TENANT]
         found = between(before.counted, after.counted)
         assert found.predictions == 4
         assert found.rankings == {
@@ -184,10 +188,34 @@ class TestStatus:
             "learned": Shares(0.5, 0.125),
             "served": Shares(0.75, 0.1875),
         }
-        worker_metrics.LEADS.set(1)
-        assert sample_of(metrics.collect(), 3.0).served == "learned"
-        worker_metrics.LEADS.set(0)
-        assert sample_of(metrics.collect(), 4.0).served == "rule"
+        worker_metrics.LEADS.labels(DEFAULT_TENANT).set(1)
+        assert samples_of(metrics.collect(), 3.0)[DEFAULT_TENANT].served == "learned"
+        worker_metrics.LEADS.labels(DEFAULT_TENANT).set(0)
+        assert samples_of(metrics.collect(), 4.0)[DEFAULT_TENANT].served == "rule"
+
+    def test_what_was_served_is_told_with_its_causes(self) -> None:
+        before = samples_of(metrics.collect(), 1.0)[DEFAULT_TENANT]
+        for seconds in (0.002, 0.004, 0.004, 2.0):
+            metrics.observe(DEFAULT_TENANT, "/v1/recommendations/{user_id}", 200, seconds)
+        metrics.observe(DEFAULT_TENANT, "/v1/trending", 503, 0.004)
+        metrics.observe(
+            DEFAULT_TENANT, "/v1/events", 503, 9.0
+        )  # nobody is recommended anything by it
+        metrics.flush()
+        metrics.DEGRADED.labels(DEFAULT_TENANT, "late", "lists").inc(2)
+        metrics.DEGRADED.labels(DEFAULT_TENANT, "late", "trending").inc()
+        worker_metrics.REJECTED.labels(DEFAULT_TENANT, "too_old").inc(4)
+        after = samples_of(metrics.collect(), 11.0)[DEFAULT_TENANT]
+        status = Status(lambda: 0)
+        status.add(before)
+        status.add(after)
+        told = status.latest
+        assert told["answers_per_second"] == pytest.approx(0.5)
+        assert 2.5 <= told["answer_p50_ms"] <= 5
+        assert 1000 <= told["answer_p99_ms"] <= 5000
+        assert told["failed"] == 1
+        assert told["degraded"] == {"late": 3}
+        assert told["rejected"]["too_old"] == after.rejected["too_old"] >= 4
 
     def test_rates_are_those_of_the_latest_seconds(self) -> None:
         status = Status(lambda: 3.5)
@@ -252,15 +280,16 @@ class TestStatus:
         found = status.evaluation()
         assert found["5m"].rankings["rule"] == nothing
         assert found["1h"].rankings["rule"] == Shares(0.25, 0.125)
-        text = metrics.exposition(status.evaluation).decode()
-        assert 'headwater_hit_rate{ranking="served",window="5m"} NaN\n' in text
-        assert 'headwater_hit_rate{ranking="served",window="1h"} 0.25\n' in text
-        assert 'headwater_mrr{ranking="rule",window="24h"} 0.125\n' in text
-        assert 'headwater_mrr{ranking="learned",window="24h"} 0.0\n' in text
+        text = metrics.exposition(lambda: {"shoes": status.evaluation()}, {}).decode()
+        assert 'headwater_hit_rate{ranking="served",tenant="shoes",window="5m"} NaN\n' in text
+        assert 'headwater_hit_rate{ranking="served",tenant="shoes",window="1h"} 0.25\n' in text
+        assert 'headwater_mrr{ranking="rule",tenant="shoes",window="24h"} 0.125\n' in text
+        assert 'headwater_mrr{ranking="learned",tenant="shoes",window="24h"} 0.0\n' in text
 
     async def test_everybody_who_watches_gets_the_same(self) -> None:
-        status = Status(lambda: 3.5)
-        running = asyncio.create_task(status.run())
+        status, readings = Status(lambda: 3.5), Readings()
+        readings.statuses[DEFAULT_TENANT] = status
+        running = asyncio.create_task(readings.run())
         try:
             first, second = await asyncio.gather(status.next(), status.next())
         finally:

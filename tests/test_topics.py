@@ -21,6 +21,8 @@ async def test_marks_go_with_their_topic(settings: Settings) -> None:
             for partition in range(4):
                 await redis.set(keys.mark(prefix, events, partition), 7)
                 await redis.set(keys.mark(prefix, items, partition), 7)
+        for prefix in keys.experiments:
+            await redis.set(keys.mark(prefix, events, 0), 7)
 
     async def marks() -> list[Marks]:
         writer = StoreWriter(redis, settings)
@@ -42,6 +44,7 @@ async def test_marks_go_with_their_topic(settings: Settings) -> None:
         for found in await marks():
             assert {*found.items.tolist(), *found.users.tolist(), found.totals} == {-1}
         assert await redis.get(keys.mark(keys.items[0], items, 0)) == b"7"
+        assert await redis.get(keys.mark(keys.experiments[0], events, 0)) is None
         assert await follow_topics(redis, settings, one, again) == []
         # Of what Kafka does not tell now, nothing is known.
         await mark()

@@ -20,15 +20,18 @@ from tests.conftest import StackFactory, wait_until
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """`headwater up --json` with two workers and its own services, as a background job runs:
-    its shell has told it to ignore interrupts, which must not keep it from ending on one."""
+def up(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """`headwater up --json` with two workers and its own services, and more arguments if given, as
+    a background job runs: its shell has told it to ignore interrupts, which must not keep it from
+    ending on one.
+    """
     env = os.environ | {
         "HEADWATER_SERVICES__DATA_DIR": str(tmp_path / "a home"),
         "HEADWATER_HTTP__PORT": "0",
     }
     command = 'trap "" INT; exec "$@"'
     argv = [sys.executable, "-m", "commands", "up", "--workers", "2", "--json"]
+    argv += getattr(request, "param", [])
     with subprocess.Popen(
         ["/bin/sh", "-c", command, "sh", *argv],
         stdout=subprocess.PIPE,
@@ -105,6 +108,21 @@ def test_up_answers_and_leaves_nothing(up: subprocess.Popen[str], signum: int) -
     out, err = up.communicate(timeout=40)
     assert up.returncode == (-signal.SIGKILL if signum == signal.SIGKILL else 0), err
     assert out == ""
+    wait_until(lambda: not family & set(_processes()), 20, "every process gone")
+
+
+@pytest.mark.parametrize("up", [["--cluster"]], indirect=True)
+def test_up_with_clusters_answers_and_leaves_nothing(up: subprocess.Popen[str]) -> None:
+    ready = _ready(up)
+    assert ready["kafka"].count(",") == 2
+    assert ready["redis"].startswith("redis+cluster://127.0.0.1:")
+    assert ready["redis"].count(",") == 5
+    family = _family(up.pid)
+    # Brokers, Redis nodes, the watchdog, two workers and the server.
+    assert len(family) >= 13
+    up.send_signal(signal.SIGTERM)
+    _, err = up.communicate(timeout=60)
+    assert up.returncode == 0, err
     wait_until(lambda: not family & set(_processes()), 20, "every process gone")
 
 

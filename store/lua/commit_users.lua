@@ -1,9 +1,28 @@
 -- Sets session vectors of one user shard, and deletes those that are empty.
 -- KEYS[P + 2]  where step 1 left its pass
--- ARGV[3]  vectors: key, length of the vector u32, the vector; ARGV[4] the pass
-local vectors = ARGV[3]
+-- ARGV[3]  vectors: key, length of the vector u32, the vector
+-- ARGV[4]  seconds for which what is replaced is kept (`take_back.lua`); ARGV[5] the pass
+local vectors, kept = ARGV[3], tonumber(ARGV[4])
 local call, read, several = redis.call, struct.unpack, unpack
 local format = '<c' .. #prefix + 9 .. 'I4c0'
+if kept > 0 then
+  local keys, values, at, _ = {}, {}, 1
+  while at <= #vectors do
+    local first, n = #keys + 1, 0
+    while n < 1000 and at <= #vectors do
+      n = n + 1
+      keys[#keys + 1], _, at = read(format, vectors, at)
+    end
+    for i, value in ipairs(call('MGET', several(keys, first, first + n - 1))) do
+      values[first + i - 1] = value
+    end
+  end
+  local log, now = prefix .. 'y', call('TIME')
+  local oldest = string.format('%d', (now[1] - kept) * 1000)
+  local entry = cmsgpack.pack({{several(KEYS, 1, parts)}, offsets[1], contained, keys, values})
+  call('XADD', log, 'MINID', '=', oldest, '*', '', entry)
+  call('EXPIRE', log, kept)
+end
 local pos, some, n = 1, {}, 0
 while pos <= #vectors do
   some[n + 1], some[n + 2], pos = read(format, vectors, pos)

@@ -17,7 +17,7 @@ from tests.chaos.run import Fault, Run
 
 __all__ = ["FAULTS"]
 
-_GAP = re.compile(r"^headwater_log_gap_records_total ([0-9.e+]+)", re.MULTILINE)
+_GAP = re.compile(r"^headwater_log_gap_records_total\{[^}]*\} ([0-9.e+]+)", re.MULTILINE)
 _TRIES = 10
 
 
