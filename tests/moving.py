@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from config.daemon import HOST
 from config.redis_cluster import RedisCluster
@@ -71,9 +72,16 @@ class Loss:
         self._until(lambda: self.cluster.ask(self.primary, "INFO")["connected_slaves"] == 0)
 
     def kill(self) -> None:
-        """Returns once the replica has taken over."""
+        """Returns once the replica has taken over, and every node left knows."""
+        port = self.cluster.nodes[self.primary].ports["redis"]
         self.cluster.nodes[self.primary].kill()
-        self._until(lambda: self.replica in self.cluster.primaries())
+        left = [number for number, one in enumerate(self.cluster.nodes) if one.running]
+
+        def owners(number: int) -> set[int]:
+            found: Any = self.cluster.ask(number, "CLUSTER", "SLOTS")
+            return {int(one[2][1]) for one in found}
+
+        self._until(lambda: not any(port in owners(number) for number in left))
 
     def heal(self) -> None:
         """The lost node comes back as the replica."""

@@ -96,7 +96,8 @@ async def test_generations_are_switched_back_and_dropped(
 
     def says(number: int) -> bool:
         assert live.server is not None
-        return f"now={number}" in live.server.log.read_text()
+        logs = [one.log.read_text() for one in (live.server, *live.workers)]
+        return all(f"now={number}" in log for log in logs)
 
     async def follows(number: int) -> None:
         await eventually(lambda: asyncio.to_thread(says, number), bool)

@@ -94,12 +94,6 @@ async def test_several_processes_share_a_port_and_replace_a_dead_one(
         parent = stack.server.pid
         first = _children(parent)
         assert len(first) == 2
-        os.kill(first[0], signal.SIGKILL)
-
-        async def children() -> list[int]:
-            return await asyncio.to_thread(_children, parent)
-
-        second = await eventually(children, lambda now: len(now) == 2 and first[0] not in now)
 
         async def fresh() -> str:  # a connection of its own reaches either process
             async with aiohttp.ClientSession(stack.http_url) as http:
@@ -107,13 +101,24 @@ async def test_several_processes_share_a_port_and_replace_a_dead_one(
             assert answer["degraded"] is False
             return str(answer["recommendation_id"])[:10]
 
-        seen: set[str] = set()
-
         async def both() -> set[str]:
-            seen.add(await fresh())
+            seen: set[str] = set()
+
+            async def more() -> set[str]:
+                seen.add(await fresh())
+                return seen
+
+            await eventually(more, lambda seen: len(seen) == 2)
             return seen
 
-        await eventually(both, lambda seen: len(seen) == 2)
+        before = await both()
+        os.kill(first[0], signal.SIGKILL)
+
+        async def children() -> list[int]:
+            return await asyncio.to_thread(_children, parent)
+
+        second = await eventually(children, lambda now: len(now) == 2 and first[0] not in now)
+        assert len(before & await both()) == 1
         started = time.monotonic()
         await stack.server.stop()
         assert time.monotonic() - started < 7
