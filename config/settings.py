@@ -528,7 +528,7 @@ class HttpSettings(_Group):
         default=1, ge=1, le=64, description="server processes that share the port"
     )
     max_concurrent: int = Field(
-        default=48,
+        default=80,
         ge=1,
         le=100_000,
         description="requests that one process works on at a time; more are refused at once with "
