@@ -4,7 +4,7 @@
 # make lint    linters and types alone
 # make chaos   the table of faults: processes killed, frozen, cut off and filled up under load
 # make docs    writes docs/settings.md, and the plan in docs/design.md
-# make locks   resolves requirements.lock and config/kafka.lock anew
+# make locks   resolves requirements.lock and the locks of jars in config/ anew
 
 UV := uv==0.13.9
 BIN := .venv/bin
@@ -62,7 +62,7 @@ tls-redis: setup
 	@$(BIN)/python -m tests.tls_redis
 
 # Everything that docs/performance.md tells, on a machine that does nothing else meanwhile.
-MEASURED = ingest against replay serve freshness memory growth learning spike
+MEASURED = ingest against replay serve freshness memory growth learning spike regions
 bench: setup
 	@mkdir -p .headwater/bench
 	@for name in $(MEASURED); do \

@@ -157,6 +157,38 @@ def _spike(result: Result) -> str:
     return _table(["", *names], rows)
 
 
+def _regions(result: Result) -> str:
+    mirror, agreement = result["mirror_ms"], result["agreement"]
+    east, west = result["asked"]["east"], result["asked"]["west"]
+    asked = sum(sum(one[part] for part in ("answered", "moved", "failed")) for one in (east, west))
+    rows = [
+        ["events, in both", f"{result['events']:,}"],
+        ["from one region's log to the other's, p50", f"{mirror['p50']:g} ms"],
+        ["… p99", f"{mirror['p99']:g} ms"],
+        ["confirmed by the lost region", f"{result['confirmed_when_lost']:,}"],
+        ["… of which the other one lacked", f"{result['not_mirrored_when_lost']:,}"],
+        ["RPO: the oldest of these was so old", f"{result['rpo_seconds']:g} s"],
+        ["RTO: first answer to one of its users from the other", f"{result['rto_seconds']:g} s"],
+        ["requests, in both", f"{asked:,}"],
+        ["… answered by the other region", f"{west['moved']:,}"],
+        ["… answered by none", f"{east['failed'] + west['failed']:,}"],
+        [
+            "lost region, from its start to its first answer and a mirror that runs",
+            f"{result['back_seconds']:g} s",
+        ],
+        ["from then until both had counted everything", f"{result['agreed_seconds']:g} s"],
+        ["lost, doubled in the end", f"{result['lost']}, {result['doubled']}"],
+        ["nearest 20 of an item that both have", f"{100 * agreement['shared_top']:.2f} %"],
+        ["items with the same counts", _of(agreement["items_equal"], agreement["items"])],
+        ["users with the same history", _of(agreement["users_equal"], agreement["users"])],
+    ]
+    return _table(["two regions, one lost", ""], rows)
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,}"
+
+
 TABLES: dict[str, Callable[[Result], str]] = {
     "ingest": _ingest,
     "against": _against,
@@ -166,6 +198,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "memory": _memory,
     "growth": _growth,
     "spike": _spike,
+    "regions": _regions,
 }
 """What makes the table of each measurement."""
 

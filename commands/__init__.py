@@ -2,7 +2,8 @@
 
 `__main__.py` knows the commands; `process.py` sets a process up (logs, signals, exit codes);
 `stack.py` runs services, workers and server together; `up.py` and `demo.py` are that and little
-more. Each other module is one command of its name.
+more; `regions.py` has two such stacks that know of each other. Each other module is one command of
+its name.
 """
 
 import os

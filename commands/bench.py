@@ -18,6 +18,7 @@ from benchmarks.ingest import measure_ingest
 from benchmarks.learning import measure_learning
 from benchmarks.memory import measure_memory
 from benchmarks.overload import measure_overload
+from benchmarks.regions import measure_regions
 from benchmarks.replay import measure_replay
 from benchmarks.serve import measure_serve
 from benchmarks.spike import measure_spike
@@ -385,6 +386,40 @@ def spike(
             calm=calm,
             rush=rush,
             after=after,
+        ),
+        json,
+    )
+
+
+@bench.command
+def regions(
+    *,
+    rate: Rate = 500,
+    requests: Rate = 50,
+    items: Positive = 2_000,
+    users: Positive = 10_000,
+    seconds: Rate = 60,
+    json: Json = False,
+) -> None:
+    """What one of two regions knows and answers when the other one is lost, and when both agree.
+
+    Parameters
+    ----------
+    rate
+        Events a second in each region.
+    requests
+        Requests a second in each region.
+    items
+        Items of the shop.
+    users
+        Users of each region.
+    seconds
+        Seconds of events and requests; after half of them a region is lost.
+    """
+    _run(
+        "regions",
+        lambda settings: measure_regions(
+            settings, rate=rate, requests=requests, items=items, users=users, seconds=seconds
         ),
         json,
     )

@@ -120,6 +120,22 @@ class Stack:
         self.server = self._start_child("server", "serve", "--processes", str(processes))
         await self._until_ready()
 
+    async def lose(self) -> None:
+        """KILL everything at once, as the loss of all its machines would."""
+        children = [one for one in (self.server, *self.workers) if one is not None]
+        await asyncio.gather(
+            asyncio.to_thread(self.services.kill), *(child.lose() for child in children)
+        )
+
+    async def come_back(self) -> None:
+        """Start what was lost, and wait until it answers. Raises ServiceError."""
+        await in_thread(self.services.start, self.services.cancel)
+        for child in (self.server, *self.workers):
+            if child is not None:
+                child.start()
+        if self.server is not None:
+            await self._until_ready()
+
     def _start_child(self, name: str, *arguments: str) -> Child:
         env = child_environment(self.settings)
         env["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)

@@ -1,9 +1,10 @@
-"""Fetches the jars that Kafka consists of, exactly those that `kafka.lock` names.
+"""Fetches the jars that Kafka consists of, exactly those that `kafka.lock` names; those that copy
+one Kafka into another are in `mirror.lock`.
 
-The lock file is jgo's format: coordinates and SHA-256 of every jar. The jars go into one folder
+A lock file is jgo's format: coordinates and SHA-256 of every jar. The jars go into one folder
 of the user's cache, named by the lock's content, and every use of that folder checks them again.
-`python -m config.jars` resolves the coordinates below anew and writes the lock.
-Next: `kafka.py`, which runs them.
+`python -m config.jars` resolves the coordinates below anew and writes the locks.
+Next: `kafka.py`, which runs them, and `mirror.py`.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ from typing import Any
 
 from config.errors import ServiceError
 
-__all__ = ["LOCK", "cache_root", "fetch_jars", "write_lock"]
+__all__ = ["LOCK", "MIRROR_LOCK", "cache_root", "fetch_jars", "write_lock"]
 
 LOCK = Path(__file__).with_name("kafka.lock")
+MIRROR_LOCK = Path(__file__).with_name("mirror.lock")
 REPOSITORY = "https://repo.maven.apache.org/maven2"
-COORDINATES = (
-    ("org.apache.kafka", "kafka_2.13", "4.1.1"),
-    # Kafka logs through slf4j 1.7; its POM leaves the choice of the binding to whoever runs it.
-    ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3"),
-)
+# Kafka logs through slf4j 1.7; its POM leaves the choice of the binding to whoever runs it.
+_BINDING = ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3")
+COORDINATES = {
+    LOCK: (("org.apache.kafka", "kafka_2.13", "4.1.1"), _BINDING),
+    MIRROR_LOCK: (("org.apache.kafka", "connect-mirror", "4.1.1"), _BINDING),
+}
 ATTEMPTS = 3
 
 
@@ -73,7 +76,7 @@ def fetch_jars(
 
 
 def write_lock(lock: Path = LOCK, repository: str = REPOSITORY) -> int:
-    """Resolve COORDINATES with all they need, write `lock`, return the number of jars."""
+    """Resolve what `lock` is of with all that it needs, write it, return the number of jars."""
     from jgo.env import LockFile
     from jgo.maven import MavenContext
     from jgo.parse import Coordinate
@@ -83,12 +86,12 @@ def write_lock(lock: Path = LOCK, repository: str = REPOSITORY) -> int:
         wanted = [
             # raw: the binding's own version management must not decide for Kafka's jars
             context.create_dependency(Coordinate(*coordinate, scope="runtime", raw=index > 0))
-            for index, coordinate in enumerate(COORDINATES)
+            for index, coordinate in enumerate(COORDINATES[lock])
         ]
         given, needed = context.resolver.resolve(wanted)
         needed = [one for one in needed if one.scope in ("compile", "runtime")]
         LockFile.from_resolved_dependencies(
-            [*given, *needed], environment_name="kafka", min_java_version=17
+            [*given, *needed], environment_name=lock.stem, min_java_version=17
         ).save(lock)
     return len(given) + len(needed)
 
@@ -157,7 +160,7 @@ def _fetch(folder: Path, jars: dict[str, Any], repository: str, cancelled: threa
             if _sha256(path) == wanted.sha256:
                 path.replace(folder / name)
                 return
-            problem = "its checksum is not the one in kafka.lock"
+            problem = "its checksum is not the one in the lock file"
             path.unlink()
         raise ServiceError(
             f"{name} cannot be fetched from {repository}: {problem}; check the network, "
@@ -172,4 +175,5 @@ def _fetch(folder: Path, jars: dict[str, Any], repository: str, cancelled: threa
 
 
 if __name__ == "__main__":
-    print(f"{write_lock()} jars in {LOCK}")  # the one thing this module is run for
+    for written in COORDINATES:
+        print(f"{write_lock(written)} jars in {written}")

@@ -79,3 +79,8 @@ class KafkaCluster:
         """Stop all at once."""
         with ThreadPoolExecutor(len(self.brokers)) as pool:
             list(pool.map(lambda one: one.stop(), self.brokers.values()))
+
+    def kill(self) -> None:
+        """KILL all at once."""
+        with ThreadPoolExecutor(len(self.brokers)) as pool:
+            list(pool.map(lambda one: one.kill(), self.brokers.values()))

@@ -76,6 +76,11 @@ class RedisCluster:
         with ThreadPoolExecutor(len(self.nodes)) as pool:
             list(pool.map(lambda one: one.stop(), self.nodes))
 
+    def kill(self) -> None:
+        """KILL all at once."""
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            list(pool.map(lambda one: one.kill(), self.nodes))
+
     def ask(self, number: int, *command: Any) -> Any:
         """What one node answers. Raises redis.RedisError."""
         port = self.nodes[number].ports["redis"]

@@ -99,6 +99,15 @@ class Child:
                 self.kill()
         await self._keeper
 
+    async def lose(self) -> None:
+        """KILL it, and do not start it again: until somebody does, its machine is gone."""
+        self._stopping = True
+        if self._keeper is None:
+            return
+        with contextlib.suppress(ServiceError):  # it may have ended by now
+            self.kill()
+        await self._keeper
+
     async def restart(self) -> None:
         """Stop it and start it anew."""
         await self.stop()

@@ -16,7 +16,7 @@ from store.lists import ItemLists, sum_lists
 from store.vectors import unpack_sessions
 from streams.columns import F64, U64
 
-__all__ = ["Compared", "Difference", "compare"]
+__all__ = ["Compared", "Difference", "Side", "compare", "compare_sides"]
 
 _AT_ONCE = 500
 _TOP = 20
@@ -48,10 +48,20 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
+class Side:
+    """One generation, wherever it is."""
+
+    redis: Redis
     keys: Keys
     rate: float
     backward: float
+
+    @classmethod
+    def of(cls, redis: Redis, settings: Settings, one: Generation) -> Side:
+        """Raises SettingsError."""
+        own = one.overlaid(settings)
+        rate = decay_rate(own.fold.half_life_days)
+        return cls(redis, Keys(own.store, one.number), rate, own.rank.backward)
 
 
 async def compare(
@@ -61,13 +71,18 @@ async def compare(
 
     Raises redis.RedisError, StoreError and SettingsError.
     """
-    sides = [_side(settings, one), _side(settings, other)]
-    found = Difference((await _totals(redis, sides[0].keys), await _totals(redis, sides[1].keys)))
+    return await compare_sides(Side.of(redis, settings, one), Side.of(redis, settings, other), most)
+
+
+async def compare_sides(one: Side, other: Side, most: int) -> Difference:
+    """The same of two that may be in different places. Raises redis.RedisError and StoreError."""
+    sides = [one, other]
+    found = Difference((await _totals(one), await _totals(other)))
     shares: list[float] = []
 
     async def look_at_items(some: U64) -> None:
         both = [
-            sum_lists(await _values(redis, side.keys.neighbours(some)), side.rate) for side in sides
+            sum_lists(await _values(side, side.keys.neighbours(some)), side.rate) for side in sides
         ]
         for place in range(len(some)):
             known = [
@@ -82,7 +97,7 @@ async def compare(
 
     async def look_at_users(some: U64) -> None:
         tables = [
-            unpack_sessions(some, await _values(redis, side.keys.sessions(some))) for side in sides
+            unpack_sessions(some, await _values(side, side.keys.sessions(some))) for side in sides
         ]
         for place in range(len(some)):
             rows = []
@@ -97,33 +112,25 @@ async def compare(
                 found.users.equal += rows[0] == rows[1]
 
     for side in sides:
-        await _sample(redis, side.keys, side.keys.heads(VIEWED), most, look_at_items)
-        await _sample(redis, side.keys, side.keys.session_heads(), most, look_at_users)
+        await _sample(side, side.keys.heads(VIEWED), most, look_at_items)
+        await _sample(side, side.keys.session_heads(), most, look_at_users)
     if shares:
         found.shared_top = float(np.mean(shares))
     return found
 
 
-def _side(settings: Settings, one: Generation) -> _Side:
-    own = one.overlaid(settings)
-    return _Side(
-        Keys(own.store, one.number), decay_rate(own.fold.half_life_days), own.rank.backward
-    )
-
-
-async def _values(redis: Redis, keys: list[bytes]) -> list[bytes | None]:
-    found: list[bytes | None] = await redis.mget(keys)  # type: ignore[assignment]
+async def _values(side: Side, keys: list[bytes]) -> list[bytes | None]:
+    found: list[bytes | None] = await side.redis.mget(keys)  # type: ignore[assignment]
     return found
 
 
-async def _totals(redis: Redis, keys: Keys) -> dict[str, int]:
-    fields: dict[bytes, bytes] = await redis.hgetall(keys.stats + b"t")  # type: ignore[assignment]
+async def _totals(side: Side) -> dict[str, int]:
+    fields: dict[bytes, bytes] = await side.redis.hgetall(side.keys.stats + b"t")  # type: ignore[assignment]
     return {name: int(fields.get(name.encode(), 0)) for name in ("sessions", "events", "latest")}
 
 
 async def _sample(
-    redis: Redis,
-    keys: Keys,
+    side: Side,
     heads: list[bytes],
     most: int,
     look: Callable[[U64], Awaitable[None]],
@@ -133,7 +140,7 @@ async def _sample(
     """
     seen = 0
     some: list[int] = []
-    async for key in redis.scan_iter(match=keys.own_pattern, count=_AT_ONCE):
+    async for key in side.redis.scan_iter(match=side.keys.own_pattern, count=_AT_ONCE):
         head = key[:-8]
         if head not in heads:
             continue
@@ -148,7 +155,7 @@ async def _sample(
         await look(np.array(some, np.uint64))
 
 
-def _strengths(lists: ItemLists, place: int, side: _Side) -> tuple[U64, F64]:
+def _strengths(lists: ItemLists, place: int, side: Side) -> tuple[U64, F64]:
     """Neighbours, rising, and their shares of what the item's neighbours have in all."""
     span = slice(int(lists.start[place]), int(lists.start[place + 1]))
     weight = lists.forward[span] + side.backward * lists.backward[span]

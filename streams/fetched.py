@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
-from aiokafka.consumer.fetcher import Fetcher, FetchResult
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from faust.types import TP
 
@@ -82,9 +83,7 @@ def _take(result: FetchResult, tp: TP, enough: int) -> Records | None:
             if not parts:
                 raise CorruptRecordException(f"a batch of {tp} fails its checksum")
             break
-        # Control batches are a transaction's markers. A transaction that was aborted counts as
-        # the log has it: nothing here writes any.
-        if not batch.is_control_batch:
+        if _counts(fetched, batch):
             part = Records.of(batch)
             # A fetch brings whole batches, also when it was to begin in the midst of one.
             part = part.span(int(part.offset.searchsorted(fetched.next_fetch_offset)), len(part))
@@ -97,3 +96,18 @@ def _take(result: FetchResult, tp: TP, enough: int) -> Records | None:
         if not fetched._records.has_next():
             result._partition_records = None
     return concatenate_records(parts) if parts else None
+
+
+def _counts(fetched: PartitionRecords, batch: Any) -> bool:
+    """Whether a batch of the log has records that were meant: not a transaction's markers, and not
+    what an aborted one left. aiokafka's own iterator does the same for each batch it opens.
+    """
+    if fetched._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+        fetched._consume_aborted_up_to(batch.base_offset)
+        aborted = fetched._aborted_producers
+        if batch.is_control_batch:
+            if fetched._contains_abort_marker(batch):
+                aborted.discard(batch.producer_id)
+        elif batch.is_transactional and batch.producer_id in aborted:
+            return False
+    return not batch.is_control_batch

@@ -118,6 +118,8 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
         # Faust has no settings for these.
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001
         consumer._fetch_min_bytes = _FETCH_BYTES  # noqa: SLF001
+        # What an aborted transaction left in the log did not happen.
+        consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer
 
     async def _fetch_records(

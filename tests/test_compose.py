@@ -15,7 +15,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from commands.__main__ import COMMANDS
-from config.jars import COORDINATES
+from config.jars import COORDINATES, LOCK
 from config.settings import describe, load_settings
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ def test_the_services_are_there(compose: dict[str, Any]) -> None:
         "server",
         "prometheus",
     }
-    kafka = dict((name, version) for _, name, version in COORDINATES)["kafka_2.13"]
+    kafka = dict((name, version) for _, name, version in COORDINATES[LOCK])["kafka_2.13"]
     assert compose["services"]["kafka"]["image"] == f"apache/kafka:{kafka}"
     assert compose["services"]["redis"]["image"].startswith("redis:7")
 

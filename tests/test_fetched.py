@@ -6,11 +6,13 @@ The fetch is aiokafka's own, over batches as a broker would send them.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
@@ -26,30 +28,60 @@ CONTROL = 0x20
 
 
 def log_batch(
-    base: int, count: int, *, compression: int = 0, control: bool = False, last: int | None = None
+    base: int,
+    count: int,
+    *,
+    compression: int = 0,
+    last: int | None = None,
+    writer: int = -1,
 ) -> bytes:
-    """Records `base` … as one batch of the log; `last` is its last offset where more were there."""
-    builder = DefaultRecordBatchBuilder(2, compression, int(control), -1, -1, -1, 1 << 20)
+    """Records `base` … as one batch of the log; `last` is its last offset where more were there.
+    `writer` is the producer whose transaction it is of.
+    """
+    transactional = int(writer >= 0)
+    builder = DefaultRecordBatchBuilder(2, compression, transactional, writer, 0, 0, 1 << 20)
     for n in range(count):
         builder.append(n, 1000 + n, b"k%d" % (base + n), b"v%d" % (base + n), [("h", b"x")])
     data = bytearray(builder.build())
     data[0:8] = base.to_bytes(8, "big")
     if last is not None:
         data[23:27] = (last - base).to_bytes(4, "big")
-    if control:
-        data[22] |= CONTROL
+    return bytes(data)
+
+
+def marker(base: int, writer: int, *, commit: bool) -> bytes:
+    """The end of a transaction, as one batch of the log."""
+    builder = DefaultRecordBatchBuilder(2, 0, 1, writer, 0, -1, 1 << 20)
+    builder.append(0, 1000, struct.pack(">hh", 0, int(commit)), struct.pack(">hi", 0, 0), [])
+    data = bytearray(builder.build())
+    data[0:8] = base.to_bytes(8, "big")
+    data[22] |= CONTROL
     return bytes(data)
 
 
 class Fetched:
     """A fetcher that holds one fetch of PARTITION from `position`."""
 
-    def __init__(self, position: int, *batches: bytes, checked: bool = False) -> None:
+    def __init__(
+        self,
+        position: int,
+        *batches: bytes,
+        checked: bool = False,
+        aborted: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        """`aborted` are transactions: producer, and offset of its first record."""
         self.state = SimpleNamespace(paused=False, position=position)
         self.state.consumed_to = lambda to: setattr(self.state, "position", to)
         assignment = SimpleNamespace(active=True, state_value=lambda _: self.state)
         records = PartitionRecords(
-            PARTITION, MemoryRecords(b"".join(batches)), [], position, None, None, checked, 0
+            PARTITION,
+            MemoryRecords(b"".join(batches)),
+            aborted,
+            position,
+            None,
+            None,
+            checked,
+            READ_COMMITTED,
         )
         result = FetchResult(PARTITION, assignment=assignment, partition_records=records, backoff=0)
         self._records: dict[TP, Any] = {PARTITION: result}
@@ -102,10 +134,10 @@ async def test_a_batch_that_begins_before_the_position_is_cut() -> None:
 
 
 async def test_control_batches_and_compacted_ends_are_passed_over() -> None:
-    fetched = Fetched(0, log_batch(0, 1), log_batch(1, 1, control=True), log_batch(2, 1, last=8))
+    fetched = Fetched(0, log_batch(0, 1), marker(1, 3, commit=True), log_batch(2, 1, last=8))
     assert await fetched.take() == [0, 2]
     assert fetched.state.position == 9
-    only_control = Fetched(5, log_batch(5, 1, control=True))
+    only_control = Fetched(5, marker(5, 3, commit=True))
     assert await only_control.take() == []
     assert (only_control._records, only_control.state.position) == ({}, 6)
 
@@ -146,3 +178,19 @@ async def test_a_failed_fetch_raises_once() -> None:
     with pytest.raises(LookupError):
         await fetched.take()
     assert await fetched.take() == [0, 1]
+
+
+async def test_what_was_aborted_did_not_happen() -> None:
+    fetched = Fetched(
+        0,
+        log_batch(0, 2, writer=7),
+        log_batch(2, 2, writer=8),
+        log_batch(4, 1),
+        marker(5, 7, commit=False),
+        log_batch(6, 3, writer=7),
+        marker(9, 8, commit=True),
+        marker(10, 7, commit=True),
+        aborted=[(7, 0)],
+    )
+    assert await fetched.take() == [2, 3, 4, 6, 7, 8]
+    assert (fetched._records, fetched.state.position) == ({}, 11)

@@ -250,8 +250,10 @@ async def test_replay_begins_where_it_is_told(stack_factory: StackFactory) -> No
             everything = await run(settings, "replay", "--from", "2001-01-01T00:00:00+02:00")
             assert everything["events"] == sum(ends)
             await check(redis, settings, everything["generation"])
-            # Behind the last event of a partition there is a marker now, which nobody reads.
-            await asyncio.to_thread(_send_in_a_transaction, settings)
+            # What an aborted transaction left did not happen, and behind the last event of a
+            # partition there is a marker now, which nobody reads.
+            await asyncio.to_thread(_send_in_a_transaction, settings, commit=False)
+            await asyncio.to_thread(_send_in_a_transaction, settings, commit=True)
             one_more = await run(settings, "replay")
             found = (await run(settings, "generations", "list"))["generations"]
             events = {one["generation"]: one["events"] for one in found}
@@ -407,7 +409,7 @@ def test_an_origin_that_is_none_is_named(text: str) -> None:
         read_origin(text)
 
 
-def _send_in_a_transaction(settings: Settings) -> None:
+def _send_in_a_transaction(settings: Settings, *, commit: bool) -> None:
     producer = Producer(
         {"bootstrap.servers": bootstrap_of(settings), "transactional.id": secrets.token_hex(4)}
     )
@@ -416,7 +418,11 @@ def _send_in_a_transaction(settings: Settings) -> None:
     event = Event("user-1", "item-1", "view", time.time_ns() // 1_000_000)
     topic = settings.kafka.events_topic
     producer.produce(topic, msgspec.json.encode(event), event.user_id)
-    producer.commit_transaction(SECONDS)
+    assert producer.flush(SECONDS) == 0
+    if commit:
+        producer.commit_transaction(SECONDS)
+    else:
+        producer.abort_transaction(SECONDS)
 
 
 async def _forget(stack: Stack, redis: Redis) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import orjson
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -53,6 +53,8 @@ def _consumer(settings: Settings) -> Iterator[Consumer]:
             "bootstrap.servers": bootstrap_of(settings),
             "group.id": f"reader-{secrets.token_hex(4)}",
             "enable.auto.commit": False,
+            # A log may end with markers of transactions, which are no records.
+            "enable.partition.eof": True,
             "log_level": 0,
         }
     )
@@ -113,6 +115,8 @@ def read_log(settings: Settings) -> Log:
             records = found.records[partition] = []
             while position < end:
                 message = consumer.poll(_ANSWER_SECONDS)
+                if _is_end(message):
+                    break
                 if message is None or message.error() is not None:
                     raise RuntimeError(f"the log cannot be read: {message and message.error()}")
                 position = (message.offset() or 0) + 1
@@ -143,12 +147,19 @@ def buried(settings: Settings) -> set[tuple[bytes, bytes]]:
             position = 0
             while position < end:
                 message = consumer.poll(_ANSWER_SECONDS)
+                if _is_end(message):
+                    break
                 if message is None or message.error() is not None:
                     raise RuntimeError(f"dead letters cannot be read: {message}")
                 position = (message.offset() or 0) + 1
                 headers = _headers(message)
                 found.add((headers["source.partition"], headers["source.offset"]))
     return found
+
+
+def _is_end(message: Message | None) -> bool:
+    error = message.error() if message is not None else None
+    return error is not None and error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001
 
 
 def _headers(message: Message) -> dict[str, bytes]:
