@@ -22,11 +22,11 @@ _DAY = 24 * 60 * MINUTE
 
 async def _flow(run: Run) -> None:
     """The events themselves are the fault; one worker is killed in their midst."""
-    await asyncio.sleep(5)
+    await asyncio.sleep(4)
     run.injected(run.sender.sent)
     run.rng.choice(run.workers).kill()
     run.deployment.stopped += 1
-    await asyncio.sleep(7)
+    await asyncio.sleep(4)
 
 
 async def _poison(run: Run) -> None:
