@@ -23,7 +23,7 @@ __all__ = ["Asked", "Sent", "ask", "make_views", "send"]
 
 _SEED = 23
 _LIMIT_SECONDS = 120.0
-_REQUEST_SECONDS = 2.0
+_REQUEST_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
 
 

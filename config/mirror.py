@@ -41,7 +41,7 @@ class MirrorMaker(Daemon):
 
     name = "mirror"
     port_names = ()
-    start_seconds = 90.0
+    start_seconds = 120.0
 
     def __init__(
         self,
