@@ -24,6 +24,7 @@ __all__ = [
 _SCHEME = "redis+sentinel"
 _TLS_SCHEME = "rediss+sentinel"
 _CLUSTER = "redis+cluster"
+_TLS_CLUSTER = "rediss+cluster"
 _PORT, _REDIS_PORT = 26_379, 6379
 
 
@@ -88,24 +89,28 @@ def sentinel_address(url: str) -> SentinelAddress | None:
 
 @dataclass(frozen=True, slots=True)
 class ClusterAddress:
-    """redis+cluster://[user:password@]host:port,host:port: some of the nodes of a Redis Cluster."""
+    """redis+cluster://[user:password@]host:port,host:port: some of the nodes of a Redis Cluster;
+    rediss+cluster:// where they speak TLS.
+    """
 
     nodes: list[tuple[str, int]]
     username: str | None
     password: str | None = field(repr=False)
+    tls: bool = False
+    """Whether all nodes speak it."""
 
 
 def cluster_address(url: str) -> ClusterAddress | None:
     """What a URL says of a Redis Cluster; None for one of another scheme. Raises ValueError."""
-    if not url.startswith(f"{_CLUSTER}://"):
-        return None
     parts = urlsplit(url)
+    if parts.scheme not in (_CLUSTER, _TLS_CLUSTER):
+        return None
     nodes, name, password = _hosts(parts.netloc, _REDIS_PORT)
     if not nodes:
         raise ValueError(f"{_CLUSTER}:// needs host:port of at least one node")
     if parts.path.strip("/") not in ("", "0"):
         raise ValueError(f"{_CLUSTER}://host:port,host:port: a Redis Cluster has no database but 0")
-    return ClusterAddress(nodes, name, password)
+    return ClusterAddress(nodes, name, password, parts.scheme == _TLS_CLUSTER)
 
 
 def _hosts(place: str, port: int) -> tuple[list[tuple[str, int]], str | None, str | None]:

@@ -147,6 +147,7 @@ def _node_of(address: ClusterAddress, options: dict[str, Any]) -> redis.Redis:
             socket_timeout=1,
             socket_connect_timeout=1,
             retry=Retry(NoBackoff(), 0),
+            ssl=address.tls,
             **{**login, **options},
         )
         try:

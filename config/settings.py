@@ -160,8 +160,8 @@ class RedisSettings(_Group):
         default=None,
         description="redis:// address of a Redis that runs, rediss:// with TLS, "
         "redis+sentinel://host:port,host:port/service/db, rediss+sentinel:// with TLS, or "
-        "redis+cluster://host:port,host:port with some nodes of a Redis Cluster; unset: one is "
-        "started here",
+        "redis+cluster://host:port,host:port with some nodes of a Redis Cluster (rediss+cluster:// "
+        "with TLS); unset: one is started here",
     )
     password_file: Path | None = Field(
         default=None,

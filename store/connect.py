@@ -197,10 +197,11 @@ def _through_sentinels(address: SentinelAddress, options: dict[str, Any], retry:
 
 def _to_nodes(address: ClusterAddress, options: dict[str, Any], retry: Retry) -> ClusterRedis:
     login = {"username": address.username, "password": address.password}
+    connection = _TlsConnection if address.tls else LendingConnection
 
     def client_of(host: str, port: int) -> Redis:
         pool: Any = ConnectionPool(
-            LendingConnection, host=host, port=port, retry=retry, **{**login, **options}
+            connection, host=host, port=port, retry=retry, **{**login, **options}
         )
         return Redis.from_pool(pool)
 

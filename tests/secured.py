@@ -6,6 +6,7 @@ The rights are those of docs/security.md, read from there: what is documented is
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import secrets
 import shlex
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trustme
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
@@ -29,7 +31,7 @@ from config.kafka import KafkaServer, kafka_answers
 from config.kafka_access import client_options
 from config.redis_server import RedisServer, redis_answers
 from config.settings import KafkaSettings, RedisSettings
-from tests.tls_redis import libraries_of
+from tests.tls_redis import find_tls_redis, libraries_of
 
 __all__ = [
     "Authority",
@@ -37,6 +39,7 @@ __all__ = [
     "SecuredRedis",
     "documented",
     "grant",
+    "tls_redis",
 ]
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "security.md"
@@ -175,16 +178,36 @@ def grant(kafka: KafkaSettings, commands: str) -> None:
         done.result(20)
 
 
+def tls_redis() -> str:
+    """Path of a Redis that speaks TLS; without one tests are skipped, and fail where CI is true."""
+    binary = find_tls_redis()
+    if binary is None:
+        reason = "no Redis here speaks TLS: `make tls-redis` fetches one where there is apt-get"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return binary
+
+
 class SecuredRedis(RedisServer):
     """A Redis with users and their rights, over TLS where an authority is given."""
 
-    def __init__(self, folder: Path, users: str, authority: Authority | None, binary: str) -> None:
-        """`users` is what stands in its file of users, `PASSWORD` in the place of passwords."""
+    def __init__(
+        self,
+        folder: Path,
+        users: str,
+        authority: Authority | None,
+        binary: str,
+        more: Sequence[str] = (),
+    ) -> None:
+        """`users` is what stands in its file of users, `PASSWORD` in the place of passwords. `more`
+        are arguments.
+        """
         self.password = secrets.token_urlsafe(12)
         folder.mkdir(parents=True, exist_ok=True)
         acl = folder / "users.acl"
         acl.write_text(users.replace("PASSWORD", self.password))
-        arguments = ["--aclfile", str(acl)]
+        arguments = ["--aclfile", str(acl), *more]
         super().__init__(folder, arguments=arguments)
         self._authority, self._binary = authority, binary
         if authority is not None:

@@ -45,6 +45,7 @@ def test_what_it_says(url: str, wanted: SentinelAddress) -> None:
     [
         ("redis+cluster://a:1,b", ClusterAddress([("a", 1), ("b", 6379)], None, None)),
         ("redis+cluster://me:p%40ss@[::1]:5/0", ClusterAddress([("::1", 5)], "me", "p@ss")),
+        ("rediss+cluster://a:1", ClusterAddress([("a", 1)], None, None, tls=True)),
         ("redis://a:1/0", None),
     ],
 )

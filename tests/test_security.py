@@ -47,7 +47,7 @@ from streams.producer import EventProducer, RecordProducer
 from streams.topics import ensure_topics
 from tests.conftest import wait_until
 from tests.live import click, eventually
-from tests.secured import Authority, SecuredKafka, SecuredRedis, documented, grant
+from tests.secured import Authority, SecuredKafka, SecuredRedis, documented, grant, tls_redis
 from tests.tls_redis import find_tls_redis
 
 T = TypeVar("T")
@@ -94,14 +94,9 @@ def _is_allowed(ends: LogEnds) -> bool:
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[SecuredRedis]:
-    """Over TLS; skipped where no Redis can do that, and a failure where CI is true."""
-    binary = find_tls_redis()
-    if binary is None:
-        reason = "no Redis here speaks TLS: `make tls-redis` fetches one where there is apt-get"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with _running(tmp_path_factory.mktemp("tls") / "redis", authority, binary) as server:
+    """Over TLS."""
+    folder = tmp_path_factory.mktemp("tls") / "redis"
+    with _running(folder, authority, tls_redis()) as server:
         yield server
 
 

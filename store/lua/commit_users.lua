@@ -17,10 +17,11 @@ if kept > 0 then
       values[first + i - 1] = value
     end
   end
-  local log, now = prefix .. 'y', call('TIME')
-  local oldest = string.format('%d', (now[1] - kept) * 1000)
+  local log = prefix .. 'y'
   local entry = cmsgpack.pack({{several(KEYS, 1, parts)}, offsets[1], contained, keys, values})
-  call('XADD', log, 'MINID', '=', oldest, '*', '', entry)
+  -- An entry's id begins with the time in ms.
+  local now = tonumber(string.match(call('XADD', log, '*', '', entry), '^%d+'))
+  call('XTRIM', log, 'MINID', '=', string.format('%d', now - kept * 1000))
   call('EXPIRE', log, kept)
 end
 local pos, some, n = 1, {}, 0
