@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from config.errors import StoreError
 from config.settings import Settings
@@ -29,7 +30,7 @@ from store.keys import FIRST_GENERATION, Keys, id_bytes
 from store.layout import unpack_statistics
 from store.lists import sum_lists
 from store.reader import StoreReader
-from store.scripts import Scripts
+from store.scripts import Scripts, broken_off
 from store.writer import StoreWriter
 from streams.columns import U64, hash_id
 from tests.oracle import Click, Oracle, columns_of, random_log, rank
@@ -628,6 +629,27 @@ async def test_what_others_wrote_is_no_session(settings: Settings, redis: Redis)
     await redis.set(keys.neighbours(hashes(["i"]))[0], b"something else")
     with pytest.raises(StoreError, match=r"store\.namespace"):
         await StoreReader(redis, settings).neighbours(hashes(["i"]))
+
+
+async def test_a_commit_that_broke_off_is_not_tried_again(settings: Settings, redis: Redis) -> None:
+    """Its mark stands, so that who tries again would believe that all of it is there."""
+    await redis.lpush(Keys(settings.store).neighbours(hashes(["i"]))[0], b"of others")
+    log = [Click(0, "u", "i", "view", 10**12), Click(1, "u", "j", "view", 10**12 + 1)]
+    with pytest.raises(StoreError, match=r"commit_items in its midst.*replay --activate"):
+        await commit(StoreWriter(redis, settings), settings, log)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemoryError("command not allowed. script: 1f, on @user_script:7."),
+        ReadOnlyError("You can't write against a read only replica. script: 1f, on @user_script:7"),
+        ResponseError("MISCONF Errors writing to the AOF file. script: 1f, on @user_script:7."),
+        ResponseError("HELD a snapshot of this shard is being taken"),
+    ],
+)
+def test_a_commit_that_wrote_nothing_may_be_tried_again(error: ResponseError) -> None:
+    assert broken_off(error, "commit_items") is None
 
 
 async def test_lists_are_read_again_once_they_are_old(settings: Settings, redis: Redis) -> None:
