@@ -44,8 +44,9 @@ _LASTING_SECONDS = 1.5
 """The same, of a process that is not busy itself."""
 _WAITING_MANY = 10
 """Times as many may be inside such a process: the more share a wait, the more are answered. At ten
-times the load on two cores (`headwater bench spike`) 2,400 of 3,000 a second were, after 0.24 s in
-the median with 800 inside, and after 0.93 s with 1,280.
+times the load on two cores (`headwater bench spike`, whose figures change with the machine's speed)
+1,400 to 2,400 of 3,000 a second were, after 0.24 to 0.56 s in the median with 800 inside; 2,450
+after 0.93 s with 1,280, which waited for three seconds at times.
 """
 _LOOSENED_SECONDS = 0.5
 """Whoever was not busy at a stretch for so long, though it refuses, is not what is slow."""
