@@ -13,7 +13,7 @@ from config.settings import Settings
 from store.connect import connect
 from store.reader import StoreReader
 
-__all__ = ["Sample", "Steady", "steady", "until_counted"]
+__all__ = ["Sample", "Steady", "counted", "steady", "until_counted"]
 
 _POLL_SECONDS = 0.01
 _FEWEST_SAMPLES = 3
@@ -43,6 +43,15 @@ class Steady:
     def rate(self) -> float:
         """Events a second."""
         return self.events / self.seconds
+
+
+async def counted(settings: Settings) -> int:
+    """The events that the store has counted so far."""
+    redis = connect(settings)
+    try:
+        return (await StoreReader(redis, settings).totals()).get("events", 0)
+    finally:
+        await redis.aclose()
 
 
 async def until_counted(

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.counted import counted, until_counted
 from benchmarks.regions_logs import agreement, copy_times, read_log
 from benchmarks.regions_traffic import Asked, Sent, ask, make_views, send
 from benchmarks.report import machine
-from commands.regions import OneRegion, TwoRegions
+from commands.regions import OneRegion, two_regions
 from config.errors import StoreError
 from config.settings import Settings
-from store.connect import connect
-from store.reader import StoreReader
 from streams.event import Event
 from streams.producer import EventProducer
 from streams.topics import bootstrap_of
@@ -28,7 +28,6 @@ from streams.topics import bootstrap_of
 __all__ = ["lose_a_region", "measure_regions"]
 
 _LIMIT_SECONDS = 120.0
-_LOOK_SECONDS = 0.05
 _SETTLED_SECONDS = 1.0
 """Before the loss: what is written then may be copied only when the region is back."""
 _WARM_SHARE = 0.25
@@ -42,7 +41,7 @@ async def measure_regions(
 ) -> dict[str, Any]:
     """Two regions with a worker and a server each, of which one is lost; see `lose_a_region`."""
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-        async with TwoRegions(settings, Path(folder)) as both:
+        async with two_regions(settings, Path(folder)) as both:
             told = await lose_a_region(
                 both, rate=rate, requests=requests, items=items, users=users, seconds=seconds
             )
@@ -58,14 +57,20 @@ async def measure_regions(
 
 
 async def lose_a_region(
-    both: TwoRegions, *, rate: float, requests: float, items: int, users: int, seconds: float
+    both: Sequence[OneRegion],
+    *,
+    rate: float,
+    requests: float,
+    items: int,
+    users: int,
+    seconds: float,
 ) -> dict[str, Any]:
     """`rate` events and `requests` requests a second in each region for `seconds`, with `users`
     users each; after half of it the second region is lost, and after all of it comes back.
 
     Raises StoreError where a region has not counted all that was sent within two minutes.
     """
-    kept, lost = both.regions
+    kept, lost = both
     names = [kept.name, lost.name]
     await _until_mirrored(both)
     begin, began = time.monotonic(), 1000 * time.time()
@@ -74,8 +79,8 @@ async def lose_a_region(
     gone = asyncio.Event()
     views = {name: make_views(name, rate, seconds, items, users) for name in names}
     flowing = asyncio.gather(
-        *(send(one, kept, sent[one.name], gone, views[one.name], rate) for one in both.regions),
-        *(ask(one, kept, asked[one.name], requests, seconds, users) for one in both.regions),
+        *(send(one, kept, sent[one.name], gone, views[one.name], rate) for one in both),
+        *(ask(one, kept, asked[one.name], requests, seconds, users) for one in both),
     )
     try:
         await asyncio.sleep(_LOST_AFTER * seconds)
@@ -94,15 +99,15 @@ async def lose_a_region(
     await lost.come_back()
     answers = time.monotonic()
     ids = {*names} | {one.name for name in names for one in sent[name]}
-    await asyncio.gather(*(_until_known(one, ids) for one in both.regions))
+    await asyncio.gather(*(_until_known(one, ids) for one in both))
     agreed = time.monotonic()
-    counted = {one.name: await _counted(one.settings) for one in both.regions}
+    known = {one.name: await counted(one.settings) for one in both}
     first = asked[lost.name].first_moved
-    logs = [await asyncio.to_thread(read_log, one.settings) for one in both.regions]
+    logs = [await asyncio.to_thread(read_log, one.settings) for one in both]
     return {
         "events": len(ids),
-        "lost": max(0, len(ids) - min(counted.values())),
-        "doubled": max(0, max(counted.values()) - len(ids)),
+        "lost": max(0, len(ids) - min(known.values())),
+        "doubled": max(0, max(known.values()) - len(ids)),
         "mirror_ms": copy_times(logs, ran),
         "confirmed_when_lost": len(confirmed),
         "not_mirrored_when_lost": len(behind),
@@ -125,32 +130,22 @@ async def lose_a_region(
     }
 
 
-async def _until_mirrored(both: TwoRegions) -> None:
+async def _until_mirrored(both: Sequence[OneRegion]) -> None:
     """Mirrors take a while from their start to the first record."""
-    for one in both.regions:
+    for one in both:
         with EventProducer(bootstrap_of(one.settings), one.settings.kafka.events_topic) as producer:
             now = time.time_ns() // 1_000_000
             producer.send(Event(f"first-{one.name}", "first", "view", now, event_id=one.name))
-    ids = {one.name for one in both.regions}
-    await asyncio.gather(*(_until_known(one, ids) for one in both.regions))
+    ids = {one.name for one in both}
+    await asyncio.gather(*(_until_known(one, ids) for one in both))
 
 
 async def _until_known(region: OneRegion, ids: set[str]) -> None:
-    """Wait until the log of a region has all events, and its store has counted them."""
-    limit = time.monotonic() + _LIMIT_SECONDS
-    while (counted := await _counted(region.settings)) < len(ids):
-        if time.monotonic() > limit:
-            missing = ids - set(await asyncio.to_thread(read_log, region.settings))
-            raise StoreError(
-                f"{region.name} has counted {counted} of {len(ids)} events, and its log lacks "
-                f"{len(missing)}: see the logs of its mirror and its worker"
-            )
-        await asyncio.sleep(_LOOK_SECONDS)
-
-
-async def _counted(settings: Settings) -> int:
-    redis = connect(settings)
+    """Wait until a region has counted as many events."""
     try:
-        return (await StoreReader(redis, settings).totals()).get("events", 0)
-    finally:
-        await redis.aclose()
+        await until_counted(region.settings, len(ids), _LIMIT_SECONDS)
+    except StoreError as error:
+        missing = ids - set(await asyncio.to_thread(read_log, region.settings))
+        raise StoreError(
+            f"{region.name}: {error}, and that of its mirror: its log lacks {len(missing)} of them"
+        ) from None

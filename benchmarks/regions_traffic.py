@@ -118,8 +118,9 @@ async def send(
             raise StoreError(f"Kafka of {other.name} did not confirm all events: see its log")
         await asyncio.sleep(_LOOK_SECONDS)
     # That of the lost region still has what it could not send, which went to the other one.
-    for name in {own.name, other.name} - ({own.name} if moved else set()):
-        await asyncio.to_thread(producers[name].close)
+    for name, producer in producers.items():
+        if not (moved and name == own.name):
+            await asyncio.to_thread(producer.close)
 
 
 async def ask(

@@ -11,7 +11,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from benchmarks.processor import Cores, ProcessTimes, cores, pin
-from commands.stack import Stack
+from commands.stack import Stack, apart
 from config.errors import ServiceError
 from config.settings import Settings
 from store.connect import connect
@@ -41,15 +41,8 @@ async def measuring_stack(
 ) -> AsyncIterator[Stack]:
     """A stack with services, a data directory and a port of its own, whatever the settings say."""
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-        update = {
-            "services": settings.services.model_copy(update={"data_dir": Path(folder)}),
-            "http": settings.http.model_copy(update={"port": 0}),
-            "kafka": settings.kafka.model_copy(update={"bootstrap": None}),
-            "redis": settings.redis.model_copy(update={"url": None}),
-        }
-        async with Stack(
-            settings.model_copy(update=update), workers=workers, processes=processes
-        ) as stack:
+        own = apart(settings, Path(folder))
+        async with Stack(own, workers=workers, processes=processes) as stack:
             yield stack
 
 

@@ -19,7 +19,7 @@ import aiohttp
 import numpy as np
 from redis.exceptions import RedisError
 
-from benchmarks.counted import until_counted
+from benchmarks.counted import counted, until_counted
 from benchmarks.helper import Helper
 from benchmarks.probes import FILLED, probe, probed_shop
 from benchmarks.processor import shares_of_a_core
@@ -90,9 +90,9 @@ async def measure_spike(
         finally:
             watching.cancel()
         backlog = await watching
-        counted = (await _totals(stack.settings)).get("events", 0)
-    if counted > expected:
-        raise StreamError(f"{counted - expected} events are counted twice: see the worker's log")
+        found = await counted(stack.settings)
+    if found > expected:
+        raise StreamError(f"{found - expected} events are counted twice: see the worker's log")
     seconds = asked["by_second"]
     return {
         "stages": [
@@ -148,19 +148,11 @@ async def _backlog(stack: Stack, begin: float) -> list[tuple[float, int]]:
             # Who is as busy as that may not answer in time; the next one will be.
             with suppress(HeadwaterError, RedisError):
                 end = sum((await asyncio.to_thread(ends.ends)).values())
-                counted = (await reader.totals()).get("events", 0) - FILLED
-                seen.append((time.perf_counter() - begin, max(0, end - counted)))
+                behind = end - ((await reader.totals()).get("events", 0) - FILLED)
+                seen.append((time.perf_counter() - begin, max(0, behind)))
             await asyncio.sleep(_SAMPLE_SECONDS)
     except asyncio.CancelledError:
         return seen
-    finally:
-        await redis.aclose()
-
-
-async def _totals(settings: Settings) -> dict[str, int]:
-    redis = connect(settings)
-    try:
-        return dict(await StoreReader(redis, settings).totals())
     finally:
         await redis.aclose()
 

@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from commands.process import in_thread
-from commands.stack import Stack
+from commands.stack import Stack, apart
+from config.daemon import at_once
 from config.mirror import MirrorMaker, Region
 from config.settings import Settings
 
-__all__ = ["OneRegion", "TwoRegions", "mirrored_topics"]
+__all__ = ["OneRegion", "mirrored_topics", "two_regions"]
 
 NAMES = ("east", "west")
 _HEAP_MB = 256
@@ -52,74 +53,41 @@ class OneRegion:
         await asyncio.to_thread(self.mirror.start)
 
 
-class TwoRegions:
-    """Both run for as long as an `async with` lasts."""
+@asynccontextmanager
+async def two_regions(settings: Settings, folder: Path) -> AsyncIterator[list[OneRegion]]:
+    """Both, with a worker and a server process each and their files in `folder`, for as long as the
+    block lasts.
 
-    def __init__(self, settings: Settings, folder: Path, *, workers: int = 1) -> None:
-        """Each has `workers` workers and one server process; their files are in `folder`."""
-        self._settings = settings
-        self._folder = folder
-        self._workers = workers
-        self._cancelled = threading.Event()
-        self._stacks: list[Stack] = []
-        self.regions: list[OneRegion] = []
-
-    async def __aenter__(self) -> Self:
-        """Raises ServiceError, StreamError or OSError; then nothing is left running."""
-        try:
-            await self._start()
-        except BaseException:
-            await self._stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._stop()
-
-    async def _start(self) -> None:
-        self._stacks = [
-            Stack(_apart(self._settings, self._folder / name), workers=self._workers, processes=1)
+    Raises ServiceError, StreamError or OSError; then nothing is left running.
+    """
+    cancelled = threading.Event()
+    heap = settings.services.model_copy(update={"kafka_heap_mb": _HEAP_MB})
+    small = settings.model_copy(update={"services": heap})
+    async with AsyncExitStack() as exits:
+        stacks = [
+            await exits.enter_async_context(
+                Stack(apart(small, folder / name), workers=1, processes=1)
+            )
             for name in NAMES
         ]
-        started: list[Stack] = []
-        for stack in self._stacks:
-            started.append(await stack.__aenter__())
-        known = [
-            Region(name, stack.kafka_bootstrap) for name, stack in zip(NAMES, started, strict=True)
-        ]
-        for number, stack in enumerate(started):
-            mirror = MirrorMaker(
-                self._folder / NAMES[number] / "mirror",
-                known[number],
-                known[1 - number],
-                mirrored_topics(stack.settings),
-                cache_dir=self._settings.services.cache_dir,
-                heap_mb=_HEAP_MB,
-                cancelled=self._cancelled,
+        known = [Region(name, one.kafka_bootstrap) for name, one in zip(NAMES, stacks, strict=True)]
+        regions = [
+            OneRegion(
+                here.name,
+                stack,
+                MirrorMaker(
+                    folder / here.name / "mirror",
+                    here,
+                    there,
+                    mirrored_topics(stack.settings),
+                    cache_dir=settings.services.cache_dir,
+                    heap_mb=_HEAP_MB,
+                    cancelled=cancelled,
+                ),
             )
-            self.regions.append(OneRegion(NAMES[number], stack, mirror))
-        await asyncio.gather(
-            *(in_thread(one.mirror.start, self._cancelled.set) for one in self.regions)
-        )
-
-    async def _stop(self) -> None:
-        await asyncio.gather(*(asyncio.to_thread(one.mirror.stop) for one in self.regions))
-        await asyncio.gather(*(one.__aexit__(None, None, None) for one in self._stacks))
-
-
-def _apart(settings: Settings, folder: Path) -> Settings:
-    """With services, data and a port of its own, whatever the settings say."""
-    services = {"data_dir": folder, "kafka_heap_mb": _HEAP_MB}
-    return settings.model_copy(
-        update={
-            "services": settings.services.model_copy(update=services),
-            "http": settings.http.model_copy(update={"port": 0}),
-            "kafka": settings.kafka.model_copy(update={"bootstrap": None}),
-            "redis": settings.redis.model_copy(update={"url": None}),
-        }
-    )
+            for stack, here, there in zip(stacks, known, reversed(known), strict=True)
+        ]
+        mirrors = [one.mirror for one in regions]
+        exits.push_async_callback(asyncio.to_thread, at_once, MirrorMaker.stop, mirrors)
+        await in_thread(lambda: at_once(MirrorMaker.start, mirrors), cancelled.set)
+        yield regions

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -29,7 +30,7 @@ from config.supervisor import Child, Supervisor
 from config.tenants import tenants_of
 from streams.topics import ensure_topics
 
-__all__ = ["Stack", "child_environment"]
+__all__ = ["Stack", "apart", "child_environment"]
 
 READY_SECONDS = 60.0
 
@@ -122,17 +123,16 @@ class Stack:
 
     async def lose(self) -> None:
         """KILL everything at once, as the loss of all its machines would."""
-        children = [one for one in (self.server, *self.workers) if one is not None]
         await asyncio.gather(
-            asyncio.to_thread(self.services.kill), *(child.lose() for child in children)
+            asyncio.to_thread(self.services.kill),
+            *(child.lose() for child in self._supervisor.children),
         )
 
     async def come_back(self) -> None:
         """Start what was lost, and wait until it answers. Raises ServiceError."""
         await in_thread(self.services.start, self.services.cancel)
-        for child in (self.server, *self.workers):
-            if child is not None:
-                child.start()
+        for child in self._supervisor.children:
+            child.start()
         if self.server is not None:
             await self._until_ready()
 
@@ -199,6 +199,18 @@ class Stack:
 
     def _mark_dead(self, pid: int) -> None:
         multiprocess.mark_process_dead(pid, str(self._metrics))  # type: ignore[no-untyped-call]
+
+
+def apart(settings: Settings, folder: Path) -> Settings:
+    """With services, data in `folder` and a port of its own, whatever the settings say."""
+    return settings.model_copy(
+        update={
+            "services": settings.services.model_copy(update={"data_dir": folder}),
+            "http": settings.http.model_copy(update={"port": 0}),
+            "kafka": settings.kafka.model_copy(update={"bootstrap": None}),
+            "redis": settings.redis.model_copy(update={"url": None}),
+        }
+    )
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

@@ -19,14 +19,16 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from config import guard
 from config.errors import ServiceError
 
-__all__ = ["Daemon", "free_port", "port_is_free", "tail"]
+__all__ = ["Daemon", "at_once", "free_port", "port_is_free", "tail"]
 
 HOST = "127.0.0.1"
 # Below the ports that systems hand out to outgoing connections (Linux 32768, macOS 49152 up):
@@ -65,6 +67,16 @@ def tail(path: Path, lines: int = 15) -> str:
 
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+def at_once(does: Callable[[_T], None], them: Collection[_T]) -> None:
+    """Do it to each of them, all at the same time; returns when all is done. Raises what one of
+    them raised.
+    """
+    if them:
+        with ThreadPoolExecutor(len(them)) as pool:
+            list(pool.map(does, them))
 
 
 class Daemon(ABC):

@@ -25,7 +25,7 @@ from config.errors import ServiceError
 from config.jars import cache_root, fetch_jars
 from config.kafka_access import Kafka, Refusals, client_options
 
-__all__ = ["KafkaServer", "find_java", "kafka_answers"]
+__all__ = ["KafkaServer", "find_java", "java_command", "kafka_answers"]
 
 LOG4J = Path(__file__).with_name("kafka_log4j2.properties")
 JAVA_AT_LEAST = 17
@@ -101,13 +101,8 @@ class KafkaServer(Daemon):
         properties = self.folder / "server.properties"
         properties.write_text(self._configuration(data), encoding="latin-1")
         self._output.write_bytes(b"")
-        command = [
-            find_java(),
-            f"-Xmx{self._heap_mb}m",
-            f"-Dlog4j2.configurationFile={LOG4J.as_uri()}",
-            f"-Dheadwater.log={self.log}",
-            *("-cp", os.pathsep.join(map(str, fetch_jars(self._cache, cancelled=self._cancelled)))),
-        ]
+        jars = fetch_jars(self._cache, cancelled=self._cancelled)
+        command = java_command(jars, self._heap_mb, self.log)
         if not (data / "meta.properties").exists():
             self._format(command, properties)
         return [*command, "kafka.Kafka", str(properties)], dict(os.environ)
@@ -199,6 +194,19 @@ def find_java() -> str:
         f"no Java {JAVA_AT_LEAST} or newer: install one and put it on the PATH or in JAVA_HOME, "
         "or name a Kafka that runs with HEADWATER_KAFKA__BOOTSTRAP"
     )
+
+
+def java_command(jars: Sequence[Path], heap_mb: int, log: Path) -> list[str]:
+    """How to run a class of Kafka's that logs to a file; its name and arguments go behind. Raises
+    ServiceError as `find_java` does.
+    """
+    return [
+        find_java(),
+        f"-Xmx{heap_mb}m",
+        f"-Dlog4j2.configurationFile={LOG4J.as_uri()}",
+        f"-Dheadwater.log={log}",
+        *("-cp", os.pathsep.join(map(str, jars))),
+    ]
 
 
 def _addresses(ports: Mapping[str, int]) -> str:

@@ -7,10 +7,9 @@ is confirmed.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from config.daemon import HOST
+from config.daemon import HOST, at_once
 from config.kafka import KafkaServer
 
 __all__ = ["KafkaCluster"]
@@ -72,15 +71,12 @@ class KafkaCluster:
 
     def start(self) -> None:
         """Start all at once: none answers without a majority. Raises ServiceError."""
-        with ThreadPoolExecutor(len(self.brokers)) as pool:
-            list(pool.map(lambda one: one.start(), self.brokers.values()))
+        at_once(lambda one: one.start(), self.brokers.values())
 
     def stop(self) -> None:
         """Stop all at once."""
-        with ThreadPoolExecutor(len(self.brokers)) as pool:
-            list(pool.map(lambda one: one.stop(), self.brokers.values()))
+        at_once(lambda one: one.stop(), self.brokers.values())
 
     def kill(self) -> None:
         """KILL all at once."""
-        with ThreadPoolExecutor(len(self.brokers)) as pool:
-            list(pool.map(lambda one: one.kill(), self.brokers.values()))
+        at_once(lambda one: one.kill(), self.brokers.values())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from config.daemon import Daemon
 from config.jars import MIRROR_LOCK, cache_root, fetch_jars
-from config.kafka import LOG4J, find_java
+from config.kafka import java_command
 
 __all__ = ["COPIED", "MirrorMaker", "Region"]
 
@@ -50,15 +50,14 @@ class MirrorMaker(Daemon):
         there: Region,
         topics: Sequence[str],
         *,
-        tasks: int = 1,
         cache_dir: Path | None = None,
         heap_mb: int = 256,
         cancelled: threading.Event | None = None,
     ) -> None:
-        """`tasks` share the topics' partitions, which must be as many in both regions."""
+        """`topics` must have as many partitions in both regions."""
         super().__init__(folder, cancelled)
         self._here, self._there = here, there
-        self._topics, self._tasks = topics, tasks
+        self._topics = topics
         self._cache = cache_root(cache_dir)
         self._heap_mb = heap_mb
 
@@ -76,7 +75,6 @@ class MirrorMaker(Daemon):
                 here_bootstrap=self._here.bootstrap,
                 there_bootstrap=self._there.bootstrap,
                 topics=",".join(self._topics),
-                tasks=self._tasks,
                 header=COPIED,
                 transaction_ms=_TRANSACTION_MS,
                 replication=1,
@@ -87,11 +85,7 @@ class MirrorMaker(Daemon):
         for file in (self.log, self._output):
             file.unlink(missing_ok=True)
         return [
-            find_java(),
-            f"-Xmx{self._heap_mb}m",
-            f"-Dlog4j2.configurationFile={LOG4J.as_uri()}",
-            f"-Dheadwater.log={self.log}",
-            *("-cp", os.pathsep.join(map(str, jars))),
+            *java_command(jars, self._heap_mb, self.log),
             "org.apache.kafka.connect.mirror.MirrorMaker",
             str(properties),
             *("--clusters", self._here.name),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from config.daemon import HOST
+from config.daemon import HOST, at_once
 from config.errors import ServiceError
 from config.redis_server import SLOTS, RedisServer, is_whole
 
@@ -65,21 +64,18 @@ class RedisCluster:
 
     def start(self) -> None:
         """Start all nodes, and have new ones form a cluster. Raises ServiceError."""
-        with ThreadPoolExecutor(len(self.nodes)) as pool:
-            list(pool.map(lambda one: one.start(), self.nodes))
+        at_once(lambda one: one.start(), self.nodes)
         if self.ask(0, "CLUSTER INFO")["cluster_slots_assigned"] == "0":
             self._form()
         self._until(self.whole, "does not get whole")
 
     def stop(self) -> None:
         """Stop all at once."""
-        with ThreadPoolExecutor(len(self.nodes)) as pool:
-            list(pool.map(lambda one: one.stop(), self.nodes))
+        at_once(lambda one: one.stop(), self.nodes)
 
     def kill(self) -> None:
         """KILL all at once."""
-        with ThreadPoolExecutor(len(self.nodes)) as pool:
-            list(pool.map(lambda one: one.kill(), self.nodes))
+        at_once(lambda one: one.kill(), self.nodes)
 
     def ask(self, number: int, *command: Any) -> Any:
         """What one node answers. Raises redis.RedisError."""

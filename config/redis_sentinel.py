@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from config.daemon import HOST, Daemon
+from config.daemon import HOST, Daemon, at_once
 from config.redis_server import RedisServer, find_redis, redis_process
 
 __all__ = ["RedisSentinel", "ReplicatedRedis"]
@@ -84,5 +83,4 @@ class ReplicatedRedis:
     def stop(self) -> None:
         """Stop all at once."""
         daemons: list[Daemon] = [*self.sentinels, *self.servers]
-        with ThreadPoolExecutor(len(daemons)) as pool:
-            list(pool.map(lambda one: one.stop(), daemons))
+        at_once(lambda one: one.stop(), daemons)

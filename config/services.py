@@ -11,11 +11,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from config.daemon import at_once
 from config.errors import ServiceError, SettingsError
 from config.kafka import KafkaServer, kafka_answers
 from config.kafka_cluster import KafkaCluster
@@ -112,9 +112,7 @@ class Services:
             return
         _log.info("starting %s", " and ".join(one.name for one in own))
         try:
-            with ThreadPoolExecutor(len(own)) as pool:
-                for future in [pool.submit(self._start_one, one) for one in own]:
-                    future.result()
+            at_once(self._start_one, own)
         except BaseException:
             self._cancelled.set()
             self.stop()
@@ -126,17 +124,11 @@ class Services:
 
     def stop(self) -> None:
         """Stop what was started here, both at once; returns when nothing is left of them."""
-        own = self._own()
-        if own:
-            with ThreadPoolExecutor(len(own)) as pool:
-                list(pool.map(lambda one: one.stop(), own))
+        at_once(lambda one: one.stop(), self._own())
 
     def kill(self) -> None:
         """KILL what was started here, all at once, as the loss of its machines would."""
-        own = self._own()
-        if own:
-            with ThreadPoolExecutor(len(own)) as pool:
-                list(pool.map(lambda one: one.kill(), own))
+        at_once(lambda one: one.kill(), self._own())
 
     def _ask_given(self) -> None:
         kafka, redis = self._settings.kafka, self._settings.redis

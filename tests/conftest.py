@@ -23,9 +23,18 @@ from config.services import Services
 from config.settings import Settings, load_settings
 from streams.topics import ensure_topics
 
-__all__ = ["StackFactory", "own_settings", "wait_until"]
+__all__ = ["StackFactory", "needed", "own_settings", "wait_until"]
 
 StackFactory = Callable[..., Stack]
+
+
+def needed(program: str | None, otherwise: str) -> str:
+    """The path of a program; without one the test is skipped, and fails where CI is true."""
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(otherwise)
+        pytest.skip(otherwise)
+    return program
 
 
 def wait_until(
@@ -119,13 +128,10 @@ def settings(services: Services, tmp_path: Path) -> Iterator[Settings]:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Where the browser is; without one the test is skipped, and fails where CI is true."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        reason = "no chromium on the PATH: apt-get install chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+    return needed(
+        shutil.which("chromium") or shutil.which("chromium-browser"),
+        "no chromium on the PATH: apt-get install chromium",
+    )
 
 
 @pytest.fixture

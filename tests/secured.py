@@ -6,7 +6,6 @@ The rights are those of docs/security.md, read from there: what is documented is
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import secrets
 import shlex
@@ -14,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trustme
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
@@ -31,6 +29,7 @@ from config.kafka import KafkaServer, kafka_answers
 from config.kafka_access import client_options
 from config.redis_server import RedisServer, redis_answers
 from config.settings import KafkaSettings, RedisSettings
+from tests.conftest import needed
 from tests.tls_redis import find_tls_redis, libraries_of
 
 __all__ = [
@@ -180,13 +179,10 @@ def grant(kafka: KafkaSettings, commands: str) -> None:
 
 def tls_redis() -> str:
     """Path of a Redis that speaks TLS; without one tests are skipped, and fail where CI is true."""
-    binary = find_tls_redis()
-    if binary is None:
-        reason = "no Redis here speaks TLS: `make tls-redis` fetches one where there is apt-get"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return binary
+    return needed(
+        find_tls_redis(),
+        "no Redis here speaks TLS: `make tls-redis` fetches one where there is apt-get",
+    )
 
 
 class SecuredRedis(RedisServer):
@@ -199,11 +195,12 @@ class SecuredRedis(RedisServer):
         authority: Authority | None,
         binary: str,
         more: Sequence[str] = (),
+        password: str | None = None,
     ) -> None:
         """`users` is what stands in its file of users, `PASSWORD` in the place of passwords. `more`
         are arguments.
         """
-        self.password = secrets.token_urlsafe(12)
+        self.password = password or secrets.token_urlsafe(12)
         folder.mkdir(parents=True, exist_ok=True)
         acl = folder / "users.acl"
         acl.write_text(users.replace("PASSWORD", self.password))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ from streams.columns import hash_id
 from streams.records import Records
 from streams.transport import RecordBatch
 from tests.oracle import Oracle, random_log, record_of
-from tests.secured import Authority, SecuredRedis, documented, tls_redis
+from tests.secured import DOCUMENT, Authority, SecuredRedis, documented, tls_redis
 from tests.test_commit_protocol import Graveyard
 from tests.test_store import TOPIC, assert_store_is, small_lists
 
@@ -44,9 +45,10 @@ class Nodes:
     def __init__(self, folder: Path) -> None:
         authority, binary = Authority(folder / "authority"), tls_redis()
         # What docs/security.md adds for a cluster.
-        (more,) = re.findall(r"Users of a Redis Cluster also need `([^`]*)`", _security())
+        (more,) = re.findall(r"Users of a Redis Cluster also need `([^`]*)`", DOCUMENT.read_text())
         users = documented("users.acl").replace("-@dangerous", f"-@dangerous {more}")
         self.buses = [free_port() for _ in range(2)]
+        password = secrets.token_urlsafe(12)
         self.servers: list[SecuredRedis] = []
         for number, bus in enumerate(self.buses):
             arguments = [
@@ -54,11 +56,7 @@ class Nodes:
                 *("--cluster-node-timeout", "5000"),
             ]
             place = folder / f"node-{number}" / "redis"
-            server = SecuredRedis(place, users, authority, binary, arguments)
-            if self.servers:  # which has the same users
-                server.password = self.servers[0].password
-                (place / "users.acl").write_text(users.replace("PASSWORD", server.password))
-            self.servers.append(server)
+            self.servers.append(SecuredRedis(place, users, authority, binary, arguments, password))
 
     def start(self) -> None:
         for server in self.servers:
@@ -90,10 +88,6 @@ class Nodes:
         )
 
 
-def _security() -> str:
-    return (Path(__file__).parents[1] / "docs" / "security.md").read_text()
-
-
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     made = Nodes(tmp_path_factory.mktemp("cluster-tls"))
@@ -119,11 +113,11 @@ async def test_workers_write_and_servers_read(nodes: Nodes) -> None:
     own = nodes.settings("admin")
     admin = connect(own)
     names = {hash_id(click.item): click.item for click in log}
-    await assert_store_is(Oracle(own).learn(log), admin, own, names)
+    oracle = Oracle(own).learn(log)
+    await assert_store_is(oracle, admin, own, names)
     await admin.aclose()
 
     reading = connect(nodes.settings("reader"))
-    oracle = Oracle(settings).learn(log)
     totals = await StoreReader(reading, settings).totals()
     assert totals["events"] == sum(oracle.events_of.values())
     keys, wire = Keys(settings.store), wire_to(reading, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
@@ -10,7 +11,7 @@ import aiohttp
 from benchmarks.regions import lose_a_region
 from benchmarks.regions_logs import read_log
 from benchmarks.tables import TABLES
-from commands.regions import TwoRegions
+from commands.regions import OneRegion, two_regions
 from config.settings import load_settings
 from store.connect import connect
 from tests.chaos.checking import compare
@@ -22,7 +23,7 @@ QUIET = {"share": 0, "first_events": 0}
 
 async def test_a_region_is_lost_and_comes_back(tmp_path: Path) -> None:
     settings = load_settings(kafka={"partitions": 2, "bootstrap": None}, learn=QUIET)
-    async with TwoRegions(settings, tmp_path) as both:
+    async with two_regions(settings, tmp_path) as both:
         told = await lose_a_region(both, rate=80, requests=10, items=60, users=100, seconds=12)
         print(told)
         assert "| lost, doubled in the end | 0, 0 |" in TABLES["regions"](told)
@@ -32,7 +33,7 @@ async def test_a_region_is_lost_and_comes_back(tmp_path: Path) -> None:
         assert west["answered"] > 0
         assert west["moved"] > 0
         assert told["agreement"]["totals"]
-        for region in both.regions:
+        for region in both:
             redis = connect(region.settings)
             log = await asyncio.to_thread(read_for_oracle, region.settings)
             found = await compare(redis, region.settings, log.all())
@@ -40,7 +41,7 @@ async def test_a_region_is_lost_and_comes_back(tmp_path: Path) -> None:
             assert (found.lost, found.doubled, found.wrong) == (0, 0, ""), region.name
             assert found.events == told["events"]
         # Nothing was copied twice, or back to where it came from.
-        for region in both.regions:
+        for region in both:
             written = await asyncio.to_thread(read_log, region.settings)
             assert len(written) == told["events"]
             assert all(sum(one.copied for one in copies) <= 1 for copies in written.values())
@@ -49,9 +50,9 @@ async def test_a_region_is_lost_and_comes_back(tmp_path: Path) -> None:
         await _what_else_is_told(both)
 
 
-async def _what_else_is_told(both: TwoRegions) -> None:
+async def _what_else_is_told(both: Sequence[OneRegion]) -> None:
     """The catalogue of one region is the other one's, too, and so is whom it has forgotten."""
-    east, west = (aiohttp.ClientSession(one.stack.http_url) for one in both.regions)
+    east, west = (aiohttp.ClientSession(one.stack.http_url) for one in both)
     async with east, west:
         async with west.put("/v1/items/lamp", json={"title": "A lamp"}) as answer:
             assert answer.status in (200, 202), await answer.text()

@@ -108,23 +108,13 @@ def read_log(settings: Settings) -> Log:
     found = Log()
     with _consumer(settings) as consumer:
         for partition in range(settings.kafka.partitions):
-            at = TopicPartition(settings.kafka.events_topic, partition)
-            low, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_SECONDS)
-            at.offset = position = low
-            consumer.assign([at])
             records = found.records[partition] = []
-            while position < end:
-                message = consumer.poll(_ANSWER_SECONDS)
-                if _is_end(message):
-                    break
-                if message is None or message.error() is not None:
-                    raise RuntimeError(f"the log cannot be read: {message and message.error()}")
-                position = (message.offset() or 0) + 1
+            for message in _records(consumer, settings.kafka.events_topic, partition):
                 if POISON in _headers(message):
                     found.refused += 1
                     continue
                 if message.value() is None:
-                    records.append(Forget(position - 1, (message.key() or b"").decode()))
+                    records.append(Forget(message.offset() or 0, (message.key() or b"").decode()))
                     continue
                 click = _click_of(message)
                 found.ids.add(click.event_id)
@@ -141,25 +131,28 @@ def buried(settings: Settings) -> set[tuple[bytes, bytes]]:
     found: set[tuple[bytes, bytes]] = set()
     with _consumer(settings) as consumer:
         for partition in range(settings.kafka.partitions):
-            at = TopicPartition(settings.kafka.dead_topic, partition, 0)
-            _, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_SECONDS)
-            consumer.assign([at])
-            position = 0
-            while position < end:
-                message = consumer.poll(_ANSWER_SECONDS)
-                if _is_end(message):
-                    break
-                if message is None or message.error() is not None:
-                    raise RuntimeError(f"dead letters cannot be read: {message}")
-                position = (message.offset() or 0) + 1
+            for message in _records(consumer, settings.kafka.dead_topic, partition):
                 headers = _headers(message)
                 found.add((headers["source.partition"], headers["source.offset"]))
     return found
 
 
-def _is_end(message: Message | None) -> bool:
-    error = message.error() if message is not None else None
-    return error is not None and error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001
+def _records(consumer: Consumer, topic: str, partition: int) -> Iterator[Message]:
+    """All records of a partition, up to where it ends now."""
+    at = TopicPartition(topic, partition)
+    position, end = consumer.get_watermark_offsets(at, timeout=_ANSWER_SECONDS)
+    at.offset = position
+    consumer.assign([at])
+    while position < end:
+        message = consumer.poll(_ANSWER_SECONDS)
+        if message is None:
+            raise RuntimeError(f"{topic} cannot be read: Kafka is silent")
+        if (error := message.error()) is not None:
+            if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its only name
+                return
+            raise RuntimeError(f"{topic} cannot be read: {error}")
+        position = (message.offset() or 0) + 1
+        yield message
 
 
 def _headers(message: Message) -> dict[str, bytes]:
