@@ -27,7 +27,7 @@ EVENTS_PER_SECOND = 400.0
 REQUESTS_PER_SECOND = 50.0
 _MOST_SECONDS = 120.0
 """Of traffic; a fault is over long before."""
-_BEFORE_SECONDS, _AFTER_SECONDS = 2.0, 3.0
+_BEFORE_SECONDS, _AFTER_SECONDS = 2.0, 2.0
 """Of traffic without the fault."""
 _LAG_SECONDS = 60.0
 
