@@ -62,7 +62,7 @@ tls-redis: setup
 	@$(BIN)/python -m tests.tls_redis
 
 # Everything that docs/performance.md tells, on a machine that does nothing else meanwhile.
-MEASURED = ingest against replay serve freshness memory growth learning spike regions
+MEASURED = ingest against replay serve freshness memory growth learning spike regions rebalance
 bench: setup
 	@mkdir -p .headwater/bench
 	@for name in $(MEASURED); do \

@@ -185,6 +185,23 @@ def _regions(result: Result) -> str:
     return _table(["two regions, one lost", ""], rows)
 
 
+def _rebalance(result: Result) -> str:
+    def pause(found: Mapping[str, float]) -> str:
+        return f"{found['median']:,.0f} ms ({found['max']:,.0f})" if found else "–"
+
+    rows = [
+        [
+            one["what"],
+            _of(one["moved"], result["partitions"]),
+            *(pause(one[name]) for name in ("calm_ms", "stayed_ms", "moved_ms")),
+            f"{one['settled_seconds']:g} s",
+        ]
+        for one in result["changes"]
+    ]
+    head = ("partitions that move", "pause of any before it", "of those that stay", "that move")
+    return _table(["", *head, "settled after"], rows)
+
+
 def _of(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,}"
 
@@ -199,6 +216,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "growth": _growth,
     "spike": _spike,
     "regions": _regions,
+    "rebalance": _rebalance,
 }
 """What makes the table of each measurement."""
 

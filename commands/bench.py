@@ -18,6 +18,7 @@ from benchmarks.ingest import measure_ingest
 from benchmarks.learning import measure_learning
 from benchmarks.memory import measure_memory
 from benchmarks.overload import measure_overload
+from benchmarks.rebalance import measure_rebalance
 from benchmarks.regions import measure_regions
 from benchmarks.replay import measure_replay
 from benchmarks.serve import measure_serve
@@ -420,6 +421,37 @@ def regions(
         "regions",
         lambda settings: measure_regions(
             settings, rate=rate, requests=requests, items=items, users=users, seconds=seconds
+        ),
+        json,
+    )
+
+
+@bench.command
+def rebalance(
+    *,
+    rate: Rate = 1_000,
+    items: Positive = 2_000,
+    users: Positive = 10_000,
+    partitions: Positive = 12,
+    json: Json = False,
+) -> None:
+    """How long partitions stand still when a worker joins, ends or is killed.
+
+    Parameters
+    ----------
+    rate
+        Events a second.
+    items
+        Items of the shop.
+    users
+        Users of the shop.
+    partitions
+        Partitions of the topic of events.
+    """
+    _run(
+        "rebalance",
+        lambda settings: measure_rebalance(
+            settings, rate=rate, items=items, users=users, partitions=partitions
         ),
         json,
     )

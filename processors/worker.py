@@ -23,7 +23,6 @@ from typing import Any
 
 import faust
 import structlog
-from faust.types import TP
 from redis.exceptions import RedisError
 from yarl import URL
 
@@ -55,6 +54,8 @@ _FORGET_SECONDS = 1.0
 _COMPACT_SECONDS = 0.1
 _STALE_SECONDS = 0.5
 _FETCH_BYTES = 1_048_576
+_HEARTBEAT_SECONDS = 0.5
+"""Until it is told that the group settles anew who reads what; what somebody left waits for it."""
 
 
 def make_app(
@@ -175,10 +176,10 @@ def make_app(
         if stale():
             os.kill(os.getpid(), signal.SIGTERM)
 
-    @app.on_partitions_revoked.connect
-    async def drop_lanes(_sender: Any, revoked: set[TP], **_: Any) -> None:
-        for tp in revoked:
-            of_topic[tp.topic].now.drop(tp.topic, tp.partition)
+    def gone(topic: str, partition: int) -> None:
+        of_topic[topic].now.drop(topic, partition)
+
+    app.transport.gone = gone
 
     @app.on_before_shutdown.connect
     async def close(*_: Any, **__: Any) -> None:
@@ -194,11 +195,13 @@ def _add_agents(app: faust.App, one: Follower) -> None:
 
     async def fold_events(stream: Any) -> None:
         async for batch in stream:
-            await one.now.put_events(batch)
+            if app.consumer.reads(batch.topic, batch.partition):
+                await one.now.put_events(batch)
 
     async def apply_others(stream: Any) -> None:
         async for batch in stream:
-            await one.now.apply(batch)
+            if app.consumer.reads(batch.topic, batch.partition):
+                await one.now.apply(batch)
 
     for topic in (one.event_topic, *one.other_topics):
         work = fold_events if topic == one.event_topic else apply_others
@@ -222,7 +225,9 @@ def _faust_app(settings: Settings, group: str | None) -> faust.App:
         consumer_max_fetch_size=_FETCH_BYTES,
         broker_max_poll_records=settings.worker.max_poll_records,
         broker_session_timeout=settings.worker.session_timeout_seconds,
-        broker_heartbeat_interval=settings.worker.session_timeout_seconds / 5,
+        broker_heartbeat_interval=min(
+            _HEARTBEAT_SECONDS, settings.worker.session_timeout_seconds / 5
+        ),
         stream_buffer_maxsize=_BUFFERED_BATCHES,
         # State is committed batch by batch, so a worker may go at any moment.
         stream_wait_empty=False,

@@ -29,14 +29,12 @@ async def take_fetched(
     """What was fetched of each partition in `active` (None: of all); waits `timeout` s for some.
 
     Of a partition whole batches of the log are taken until there are `enough` records. aiokafka's
-    own `fetched_records` stops at so many in all, and then the other partitions wait for this one.
+    own `fetched_records` stops at so many in all, and then the other partitions wait for this one;
+    and it hands nothing over while a group settles anew who reads what.
     Raises aiokafka's errors for a fetch that failed.
     """
     limit = time.monotonic() + timeout
     while True:
-        # What was fetched before a rebalance may not be ours after it.
-        if fetcher._subscriptions.reassignment_in_progress:
-            await fetcher._subscriptions.wait_for_assignment()
         taken: dict[TP, Records] = {}
         for tp, result in list(fetcher._records.items()):
             if active and tp not in active:

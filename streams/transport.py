@@ -5,6 +5,12 @@ yields one message for each partition, whose value is a `RecordBatch`; and a par
 assigned is read from the position that `Positions` names, whatever Kafka's group offset says. The
 group offset is still committed, for tools that show lag.
 
+A group that settles anew who reads what stops nobody. Stock Faust lets go of everything until all
+members have said that they are there, which takes as long as the slowest needs, or a dead one's
+session. Here a partition is read, and committed, until its reader is told that it is another's; one
+that stays is read on. Kafka hands records to whoever asks, and the store refuses what another one
+was first with, so that no more than an attempt is lost where two do the same for a moment.
+
 Faust counts messages in `stream_buffer_maxsize`; with batches a handful is plenty, and it is what
 holds the reader back when the folding is slower.
 """
@@ -19,8 +25,7 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
-    MutableMapping,
+    Mapping,
     Sequence,
 )
 from dataclasses import dataclass
@@ -28,12 +33,12 @@ from typing import Any, cast
 
 import structlog
 import uvloop
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from streams.client import BatchThread, GoOn, NoReadOffsets
 from streams.connection import use_connections
-from streams.fetched import take_fetched
 from streams.records import Records, concatenate_records
 
 __all__ = ["BatchTransport", "Positions", "RecordBatch", "join_batches"]
@@ -41,10 +46,6 @@ __all__ = ["BatchTransport", "Positions", "RecordBatch", "join_batches"]
 log = structlog.get_logger("headwater.transport")
 
 use_connections()
-
-_FETCH_WAIT_MS, _FETCH_BYTES = 15, 32_768
-"""The broker answers once it has so much, or after so long: a fetch for each few records would
-cost it more than the records do."""
 
 _STOP_SECONDS = 2.0
 
@@ -82,69 +83,14 @@ def join_batches(batches: Sequence[RecordBatch]) -> RecordBatch:
     return RecordBatch(first.topic, first.partition, first.start, records)
 
 
-class _NoReadOffsets(MutableMapping[TP, int | None]):
-    """Faust drops messages below the highest offset it has seen, also right after a seek back; the
-    store's marks decide that here."""
-
-    def __getitem__(self, key: TP) -> int | None:
-        return None
-
-    def __setitem__(self, key: TP, value: int | None) -> None:
-        pass
-
-    def __delitem__(self, key: TP) -> None:
-        pass
-
-    def __iter__(self) -> Iterator[TP]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-    def pop(self, key: TP, default: Any = None) -> Any:
-        return default
-
-
-class _BatchThread(driver.AIOKafkaConsumerThread):
-    """Reads Kafka in whole batches and without long waits.
-
-    A fetch leaves out partitions whose last records are still to be taken. If all that have
-    traffic are left out, it waits at the broker for the others, as long as it may, and nothing
-    can be fetched until it returns: 1.5 s in stock Faust.
-    """
-
-    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        # Faust has no settings for these.
-        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001
-        consumer._fetch_min_bytes = _FETCH_BYTES  # noqa: SLF001
-        # What an aborted transaction left in the log did not happen.
-        consumer._isolation_level = "read_committed"  # noqa: SLF001
-        return consumer
-
-    async def _fetch_records(
-        self,
-        consumer: Any,
-        active_partitions: set[TP] | None,
-        timeout: float | None = None,  # noqa: ASYNC109 - Faust's own signature
-        max_records: int | None = None,
-    ) -> dict[TP, Records]:
-        """`max_records` are enough for one partition."""
-        if not self.consumer.flow_active:
-            return {}
-        fetcher = consumer._fetcher  # noqa: SLF001 - as Faust's own method does
-        if consumer._closed or fetcher._closed:  # noqa: SLF001
-            raise ConsumerStoppedError
-        with fetcher._subscriptions.fetch_context():  # noqa: SLF001
-            return await take_fetched(fetcher, active_partitions, timeout or 0.0, max_records or 1)
-
-
 class BatchConsumer(driver.Consumer):
     """Yields `RecordBatch`es; seeks to the store's positions."""
 
+    RebalanceListener = GoOn
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._read_offset = _NoReadOffsets()
+        self._read_offset = NoReadOffsets()
         self._start_positions()
 
     def _start_positions(self) -> None:
@@ -153,10 +99,11 @@ class BatchConsumer(driver.Consumer):
         self._applied: dict[TP, int] = {}
         self._reread: set[TP] = set()
         self._gap_seen: dict[TP, int] = {}
+        self._member = ""
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         thread_loop = uvloop.new_event_loop()
-        return _BatchThread(self, loop=self.loop, thread_loop=thread_loop, beacon=self.beacon)
+        return BatchThread(self, loop=self.loop, thread_loop=thread_loop, beacon=self.beacon)
 
     async def getmany(
         self,
@@ -174,23 +121,18 @@ class BatchConsumer(driver.Consumer):
             self._reread.discard(tp)
         seeks = dict(self._seeks)
         records, active = await self._wait_next_records(timeout)
-        generation = self.app.consumer_generation_id
         if not records:
             return
         self._reread.update(records)
         for tp, some in records.items():
-            if (
-                self.should_stop
-                or not self.flow_active
-                or self.app.consumer_generation_id != generation
-            ):
+            if self.should_stop or not self.flow_active:
                 return
             if active is not None and tp not in active and tp not in self._buffered_partitions:
                 continue
             if self._seeks.get(tp) != seeks.get(tp) or not self._follows(tp, int(some.offset[0])):
                 continue
             self._reread.discard(tp)
-            yield tp, self._message(tp, some, generation)
+            yield tp, self._message(tp, some)
 
     def _follows(self, tp: TP, offset: int) -> bool:
         """Whether records that begin here are the next ones; a gap is believed when seen twice.
@@ -198,7 +140,9 @@ class BatchConsumer(driver.Consumer):
         Earlier ones than were asked for come from a log that ends before: what else they may mean
         is for `cut` to find out, and until then they are not read.
         """
-        expected = self._position.get(tp, offset)
+        expected = self._position.get(tp)
+        if expected is None:
+            return False  # it is not ours any more, or not known yet from where to read it
         if offset == expected:
             self._gap_seen.pop(tp, None)
             return True
@@ -209,11 +153,9 @@ class BatchConsumer(driver.Consumer):
         self._gap_seen[tp] = expected
         return False
 
-    def _message(self, tp: TP, records: Records, generation: int) -> ConsumerMessage:
-        start = self._position.get(tp, int(records.offset[0]))
-        batch = RecordBatch(tp.topic, tp.partition, start, records)
+    def _message(self, tp: TP, records: Records) -> ConsumerMessage:
+        batch = RecordBatch(tp.topic, tp.partition, self._position[tp], records)
         self._position[tp] = batch.last + 1
-        self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
         return ConsumerMessage(
             tp.topic,
             tp.partition,
@@ -227,7 +169,7 @@ class BatchConsumer(driver.Consumer):
             0,
             0,
             tp,
-            generation_id=generation,
+            generation_id=self.app.consumer_generation_id,
         )
 
     async def seek_to(self, topic: str, partition: int, offset: int) -> None:
@@ -238,19 +180,53 @@ class BatchConsumer(driver.Consumer):
         tp = TP(topic, partition)
         if tp not in self.assignment():
             return
+        await self._seek_together({tp: offset})
+
+    async def _seek_together(self, offsets: Mapping[TP, int]) -> None:
         # Counted before and after: a poll that overlaps the seek on either side is recognised.
-        self._seeks[tp] = self._seeks.get(tp, 0) + 1
-        self._position[tp] = offset
-        await self.seek_wait({tp: offset})
-        self._position[tp] = offset
-        self._seeks[tp] += 1
+        for tp, offset in offsets.items():
+            self._seeks[tp] = self._seeks.get(tp, 0) + 1
+            self._position[tp] = offset
+        with contextlib.suppress(IllegalStateError):  # it went, and we will be told
+            await self.seek_wait(offsets)
+        for tp, offset in offsets.items():
+            self._seeks[tp] += 1
+            if tp in self._position:  # else it went meanwhile
+                self._position[tp] = offset
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Go on with what stays before Faust sets up what comes."""
+        await self.settle(assigned)
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def settle(self, assigned: set[TP]) -> None:
+        """Read on what stays of what was ours, and forget what goes.
+
+        Whoever was taken for dead has another name in the group now, and what it reads was perhaps
+        another's meanwhile: that begins anew.
+        """
+        coordinator = self._thread._ensure_consumer()._coordinator  # noqa: SLF001 - as Faust does
+        stay = assigned if coordinator.member_id == self._member else set()
+        self._member = coordinator.member_id
+        for tp in set(self._position) - stay:
+            del self._position[tp]
+            self._applied.pop(tp, None)
+            cast(BatchTransport, self.transport).gone(tp.topic, tp.partition)
+        # The client has forgotten its positions.
+        await self._seek_together(dict(self._position))
+
+    def reads(self, topic: str, partition: int) -> bool:
+        """Whether a partition is ours."""
+        return TP(topic, partition) in self._position
+
+    def pause_partitions(self, tps: Iterable[TP]) -> None:
+        """Nothing: what has no position is not read. Faust stops everything after a rebalance, and
+        whoever looks just then waits for a second.
+        """
 
     async def perform_seek(self) -> None:
-        """Seek every assigned partition to where the store says."""
-        assignment = list(self.assignment())
-        for gone in set(self._position) - set(assignment):
-            del self._position[gone]
-        await self._seek_all(assignment)
+        """Seek what is newly ours to where the store says."""
+        await self._seek_all([tp for tp in self.assignment() if tp not in self._position])
 
     async def seek_topics(self, topics: Collection[str]) -> None:
         """The same with the assigned partitions of these topics."""
@@ -277,6 +253,17 @@ class BatchConsumer(driver.Consumer):
         """(topic, partition, offset) as `applied` told of them."""
         return [(tp.topic, tp.partition, offset) for tp, offset in self._applied.items()]
 
+    def highwater(self, tp: TP) -> int | None:
+        """The log's end of a partition; None where that is not known, or somebody else's."""
+        # The thread below may lose it while it is asked.
+        with contextlib.suppress(AssertionError, AttributeError):
+            end: int | None = super().highwater(tp)
+            return end
+        return None
+
+    async def verify_all_partitions_active(self) -> None:
+        """Nothing: the worker's watchdog looks, and does not trip over a partition that goes."""
+
     def lag(self) -> Iterable[tuple[str, int, int, int]]:
         """(topic, partition, offset that the store contains, records behind the log's end) of
         every assigned partition of which that is known.
@@ -294,12 +281,6 @@ class BatchConsumer(driver.Consumer):
             async with asyncio.timeout(_STOP_SECONDS):
                 await super().on_stop()
 
-    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Forget what was known of partitions that go."""
-        for tp in revoked:
-            self._applied.pop(tp, None)
-        await super().on_partitions_revoked(revoked)
-
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing: batches have gaps between their last offsets by nature."""
 
@@ -312,9 +293,11 @@ class BatchConsumer(driver.Consumer):
 
 
 class BatchTransport(driver.Transport):
-    """Makes `BatchConsumer`s. `positions` and `cut` must be set before the app starts."""
+    """Makes `BatchConsumer`s. What it tells and asks must be set before the app starts."""
 
     Consumer = BatchConsumer
     positions: Positions
+    gone: Callable[[str, int], None]
+    """Is told of a partition (topic, number) that is not read here any more."""
     cut: Callable[[str, int], None]
     """Is told of a partition (topic, number) that ends before where it was read to."""

@@ -6,7 +6,7 @@ a real one leaves to chance. The real one is in `test_recovery.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +16,9 @@ from faust.types import TP
 from streams.records import Record, Records
 from streams.transport import BatchConsumer, RecordBatch
 
-PARTITION = TP("events", 0)
+PARTITION, OTHER = TP("events", 0), TP("events", 1)
+CONTAINED = 1
+"""The position of which the store says that it is read on from there."""
 
 
 class Client(BatchConsumer):
@@ -30,21 +32,34 @@ class Client(BatchConsumer):
         self.take = 2
         self.meanwhile: Callable[[], Any] | None = None
         self.flow_active = True
-        self.app = SimpleNamespace(
-            consumer_generation_id=1,
-            monitor=SimpleNamespace(track_tp_end_offset=lambda *_: None),
+        self.member = "a member of the group"
+        self.ours = {PARTITION}
+        self.asked: list[TP] = []
+        self.gone: list[TP] = []
+        self.app = SimpleNamespace(consumer_generation_id=0)
+        self.transport = SimpleNamespace(
+            positions=self._position_of, gone=lambda *place: self.gone.append(TP(*place))
         )
+        self._thread = SimpleNamespace(_ensure_consumer=self._kafka)
         self._start_positions()
         self._buffered_partitions: set[TP] = set()
 
-    def highwater(self, tp: TP) -> int:
-        return self.offsets[-1] + 1
+    def _kafka(self) -> Any:
+        return SimpleNamespace(_coordinator=SimpleNamespace(member_id=self.member))
+
+    async def _position_of(self, topic: str, partition: int) -> int:
+        self.asked.append(TP(topic, partition))
+        return CONTAINED
 
     def assignment(self) -> set[TP]:
-        return {PARTITION}
+        return self.ours
 
-    async def seek_wait(self, partitions: dict[TP, int]) -> None:
-        self.stands_at = partitions[PARTITION]
+    async def settle(self, assigned: set[TP]) -> None:
+        self.ours = assigned
+        await super().settle(assigned)
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        self.stands_at = partitions.get(PARTITION, self.stands_at)
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109
         found = [Record(o, 0, None, None) for o in self.offsets if o >= self.stands_at][: self.take]
@@ -71,6 +86,7 @@ def offsets(batch: RecordBatch | None) -> list[int]:
 @pytest.fixture
 async def client() -> Client:
     made = Client([0, 1, 2, 3, 4, 5])
+    await made.settle({PARTITION})
     await made.seek_to("events", 0, 0)
     return made
 
@@ -105,12 +121,48 @@ async def test_what_is_taken_during_a_seek_is_read_again(client: Client) -> None
     assert offsets(await client.poll()) == [2, 3]
 
 
-async def test_what_is_taken_in_another_generation_is_read_again(client: Client) -> None:
-    async for _ in client.getmany(0.1):
-        client.app.consumer_generation_id = 2
-    client.stands_at = 4  # a poll whose outcome nobody saw
-    assert await client.poll() is None
+async def test_what_stays_in_a_rebalance_is_read_on_from_where_it_was(client: Client) -> None:
+    assert offsets(await client.poll()) == [0, 1]
+    client.stands_at = 0  # the client forgets
+    await client.settle({PARTITION, OTHER})
+    await client.perform_seek()
+    assert client.asked == [OTHER]
     assert offsets(await client.poll()) == [2, 3]
+    assert not client.gone
+
+
+async def test_what_goes_while_it_is_taken_is_not_passed_on(client: Client) -> None:
+    async def lose() -> None:
+        await client.settle({OTHER})
+
+    client.applied("events", 0, 1)
+    client.meanwhile = lose
+    assert await client.poll() is None
+    client.meanwhile = None
+    assert client.gone == [PARTITION]
+    assert not client.contained()
+    assert not client.reads("events", 0)
+    assert await client.poll() is None
+
+
+async def test_what_comes_is_not_read_before_the_store_says_from_where(client: Client) -> None:
+    await client.settle({OTHER})
+    await client.settle({PARTITION})
+    client.stands_at = 4  # where Kafka's group offset is
+    assert await client.poll() is None
+    await client.perform_seek()
+    assert client.asked == [PARTITION]
+    assert offsets(await client.poll()) == [1, 2]
+
+
+async def test_who_was_taken_for_dead_asks_the_store_for_all(client: Client) -> None:
+    assert offsets(await client.poll()) == [0, 1]
+    client.member = "the same worker, by another name"
+    await client.settle({PARTITION})
+    assert client.gone == [PARTITION]
+    await client.perform_seek()
+    assert client.asked == [PARTITION]
+    assert offsets(await client.poll()) == [1, 2]
 
 
 async def test_a_gap_of_the_log_is_believed_when_seen_twice() -> None:
