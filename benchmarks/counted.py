@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from config.errors import StoreError
+from config.errors import StoreError, StreamError
 from config.settings import Settings
 from store.connect import connect
 from store.reader import StoreReader
 
-__all__ = ["Sample", "Steady", "counted", "steady", "until_counted"]
+__all__ = ["Sample", "Steady", "counted", "steady", "until_counted", "until_exactly"]
 
 _POLL_SECONDS = 0.01
 _FEWEST_SAMPLES = 3
@@ -89,6 +89,15 @@ async def until_counted(
             await asyncio.sleep(_POLL_SECONDS)
     finally:
         await redis.aclose()
+
+
+async def until_exactly(settings: Settings, events: int, seconds: float) -> None:
+    """Wait until that many events are counted. Raises StoreError when it is fewer after `seconds`,
+    StreamError when it is more.
+    """
+    await until_counted(settings, events, seconds)
+    if (found := await counted(settings)) > events:
+        raise StreamError(f"{found - events} events are counted twice: see the workers' logs")
 
 
 def steady(samples: Sequence[Sample], after: int = 1) -> Steady:

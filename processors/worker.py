@@ -225,9 +225,7 @@ def _faust_app(settings: Settings, group: str | None) -> faust.App:
         consumer_max_fetch_size=_FETCH_BYTES,
         broker_max_poll_records=settings.worker.max_poll_records,
         broker_session_timeout=settings.worker.session_timeout_seconds,
-        broker_heartbeat_interval=min(
-            _HEARTBEAT_SECONDS, settings.worker.session_timeout_seconds / 5
-        ),
+        broker_heartbeat_interval=_HEARTBEAT_SECONDS,
         stream_buffer_maxsize=_BUFFERED_BATCHES,
         # State is committed batch by batch, so a worker may go at any moment.
         stream_wait_empty=False,

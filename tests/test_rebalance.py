@@ -9,9 +9,12 @@ from pathlib import Path
 from random import Random
 
 from confluent_kafka import ConsumerGroupState
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # not in its __all__
+    AdminClient,
+    ConsumerGroupDescription,
+)
 
-from benchmarks.rebalance import measure_rebalance, settled
+from benchmarks.rebalance import group_of, measure_rebalance, settled
 from benchmarks.tables import TABLES
 from commands.stack import Stack
 from config.kafka_access import client_options
@@ -21,14 +24,11 @@ from config.supervisor import Child
 from store.commit import read_lowest_marks
 from store.connect import connect
 from store.keys import Keys
-from streams.event import Event
-from streams.producer import EventProducer
-from streams.topics import bootstrap_of
 from tests.chaos.checking import ends_of
 from tests.chaos.traffic import make_events
 from tests.conftest import own_settings
 from tests.live import eventually
-from tests.test_recovery import check_everything
+from tests.test_recovery import check_everything, send_slowly
 
 SEED = 23
 PARTITIONS = 4
@@ -48,29 +48,30 @@ async def test_who_is_waited_for_holds_up_nobody(services: Services, tmp_path: P
     events = make_events(Random(SEED), 4000, int(time.time() * 1000))
     async with Stack(settings, workers=2, processes=0, services=services) as stack:
         owners = await settled(stack.settings, 2)
-        await _send(stack.settings, events[:1000])
+        await send_slowly(stack.settings, events[:1000], 0)
         await check_everything(stack.settings)
+        admin, group = AdminClient(client_options(settings.kafka)), settings.kafka.group
         frozen, other = stack.workers
         frozen.send(signal.SIGSTOP)
         try:
             stack.start_workers(1)
-            await eventually(lambda: _state(stack.settings), _settling, 30)
+            await eventually(lambda: group_of(admin, group), _settling, 30)
             await eventually(lambda: _said(other, "because it is rebalancing"), bool, 30)
-            await _send(stack.settings, events[1000:3000])
+            await send_slowly(stack.settings, events[1000:3000], 0)
             ends = await asyncio.to_thread(ends_of, stack.settings)
             known = await eventually(
                 lambda: _contained(stack.settings),
                 lambda marks: sum(marks[one] == ends[one] - 1 for one in ends) >= 2,
                 SESSION_SECONDS / 3,
             )
-            assert _settling(await _state(stack.settings))
+            assert _settling(await group_of(admin, group))
             # What is the frozen one's stands still, and no more than that.
             behind = {one for one in ends if known[one] < ends[one] - 1}
             assert len({owners[one] for one in behind}) == 1
             assert len(behind) == PARTITIONS // 2
         finally:
             frozen.send(signal.SIGCONT)
-        await _send(stack.settings, events[3000:])
+        await send_slowly(stack.settings, events[3000:], 0)
         after = await settled(stack.settings, 3)
         await check_everything(stack.settings)
     # No more partitions move than have to.
@@ -95,22 +96,8 @@ async def test_workers_come_and_go_while_events_flow(tmp_path: Path) -> None:
     assert TABLES["rebalance"](told).count("\n") == 6
 
 
-async def _send(settings: Settings, events: list[Event]) -> None:
-    with EventProducer(bootstrap_of(settings), settings.kafka.events_topic) as producer:
-        for event in events:
-            producer.send(event)
-
-
-async def _state(settings: Settings) -> ConsumerGroupState:
-    admin = AdminClient(client_options(settings.kafka))
-    group = settings.kafka.group
-    asked = admin.describe_consumer_groups([group])[group]
-    state: ConsumerGroupState = (await asyncio.to_thread(asked.result, 20)).state
-    return state
-
-
-def _settling(state: ConsumerGroupState) -> bool:
-    return state == ConsumerGroupState.PREPARING_REBALANCING
+def _settling(group: ConsumerGroupDescription) -> bool:
+    return bool(group.state == ConsumerGroupState.PREPARING_REBALANCING)
 
 
 async def _said(worker: Child, what: str) -> bool:
