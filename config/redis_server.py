@@ -39,6 +39,7 @@ __all__ = [
     "redis_process",
 ]
 
+_REWRITTEN_FROM = "512mb"
 SLOTS = 16_384
 """Of a Redis Cluster."""
 
@@ -71,6 +72,9 @@ class RedisServer(Daemon):
             find_redis(),
             *("--port", str(port), "--bind", HOST, "--dir", str(self.folder)),
             *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+            # What is kept is packed already. A rewrite takes a core for a second, and where lists
+            # grow by the thousand the file is soon twice what it was.
+            *("--rdbcompression", "no", "--auto-aof-rewrite-min-size", _REWRITTEN_FROM),
             *("--daemonize", "no", "--logfile", "", "--always-show-logo", "no"),
             *self._arguments,
         ], dict(os.environ)

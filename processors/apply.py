@@ -44,7 +44,7 @@ from streams.columns import I64, U64, Bool
 from streams.dead import DeadLetters
 from streams.decode import DecodedBatch, decode_batch, join_decoded
 from streams.event import EventRules
-from streams.transport import RecordBatch
+from streams.records import RecordBatch
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext

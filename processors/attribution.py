@@ -37,9 +37,8 @@ from store.commit import Target
 from streams.columns import I64, hash_id
 from streams.decode import unwrapped
 from streams.event import EventRules, Rejection, time_of
-from streams.records import Record, Records
+from streams.records import Record, RecordBatch, Records
 from streams.shown import Shown as ShownRecord
-from streams.transport import RecordBatch
 
 __all__ = ["AnswerRecords", "AttributionApplier", "EventRecords"]
 

@@ -15,8 +15,7 @@ from streams.dead import DeadLetters
 from streams.decode import RejectedRecord
 from streams.event import Rejection
 from streams.item import CatalogueItem
-from streams.records import Record
-from streams.transport import RecordBatch
+from streams.records import Record, RecordBatch
 
 __all__ = ["CatalogueApplier"]
 

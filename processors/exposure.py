@@ -21,8 +21,8 @@ from streams.columns import hash_id
 from streams.dead import DeadLetters
 from streams.decode import RejectedRecord
 from streams.event import Rejection
+from streams.records import RecordBatch
 from streams.shown import Shown
-from streams.transport import RecordBatch
 
 __all__ = ["ExposureApplier"]
 

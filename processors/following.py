@@ -19,7 +19,7 @@ from processors.pipeline import Pipeline
 from processors.remade import TopicWatch
 from store.generations import Generation, Generations, begin_at
 from streams.dead import DeadLetters
-from streams.transport import RecordBatch
+from streams.records import RecordBatch
 
 __all__ = ["Follower", "Seat", "follow_all"]
 

@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from streams.transport import RecordBatch, join_batches
+from streams.records import RecordBatch, join_batches
 
 __all__ = ["Lanes"]
 

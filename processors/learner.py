@@ -14,7 +14,7 @@ worker teaching leaves its batch out.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +32,11 @@ from store.reader import StoreReader
 from store.taught import continue_from, unpack_taught
 from streams.columns import I64
 
-__all__ = ["Learner", "Teacher", "sample", "sampled", "session_before", "share_of"]
+__all__ = ["Allowance", "Learner", "Teacher", "sample", "sampled", "session_before", "share_of"]
 
 _BURST_SECONDS = 1.0
+_SAVED_UP = 32
+"""Events that a worker waits to be allowed: a lesson costs some milliseconds whatever is in it."""
 
 
 def share_of(settings: LearnSettings, events: int) -> float:
@@ -115,6 +117,36 @@ class _Taken:
     leads: bool
 
 
+class Allowance:
+    """How many events may be learned from: `per_second` on average, and all where that is None.
+
+    They are saved up until a lesson is worth its price.
+    """
+
+    def __init__(
+        self, per_second: float | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._per_second = per_second
+        self._most = (per_second or 0) * _BURST_SECONDS
+        self._least = min(_SAVED_UP, self._most)
+        self._clock = clock
+        self._last = clock()
+        self._saved = self._most
+
+    def now(self, n: int) -> int:
+        """Of n events, so many at most."""
+        if self._per_second is None:
+            return n
+        now = self._clock()
+        self._saved = min(self._most, self._saved + (now - self._last) * self._per_second)
+        self._last = now
+        return min(n, int(self._saved)) if self._saved >= self._least else 0
+
+    def spend(self, events: int) -> None:
+        """So many are learned from."""
+        self._saved -= events
+
+
 class Learner:
     """Draws lessons from batches, at most `per_second` events of them where that is given."""
 
@@ -129,9 +161,7 @@ class Learner:
         self._reader = reader
         self._settings, self._tenant = settings.learn, settings.tenant
         self._session_items = settings.rank.session_items
-        self._per_second = per_second
-        self._allowed = (per_second or 0) * _BURST_SECONDS
-        self._last = time.monotonic()
+        self._allowance = Allowance(per_second)
         self._taken: _Taken | None = None
         self._busy = False
 
@@ -164,10 +194,10 @@ class Learner:
         share = share_of(self._settings, knowledge.events)
         # The same batch, folded again after a crash, gives the same sample.
         random = np.random.default_rng(int(folded.events.offset[0]))
-        rows = sample(n, share, self._most(n), random)
+        rows = sample(n, share, self._allowance.now(n), random)
         if not len(rows):
             return None
-        self._allowed -= len(rows)
+        self._allowance.spend(len(rows))
         value = await self._reader.taught()
         teacher = Teacher(unpack_taught(value))
         predictions: list[Prediction] = []
@@ -180,14 +210,3 @@ class Learner:
         lesson = continue_from(value, teacher.taught)
         self._taken = _Taken(lesson, predictions, teacher.learned, teacher.taught.leads)
         return lesson
-
-    def _most(self, n: int) -> int:
-        if self._per_second is None:
-            return n
-        now = time.monotonic()
-        self._allowed = min(
-            self._per_second * _BURST_SECONDS,
-            self._allowed + (now - self._last) * self._per_second,
-        )
-        self._last = now
-        return max(0, int(self._allowed))

@@ -32,7 +32,7 @@ from store.keys import Keys
 from store.reader import StoreReader
 from store.writer import StoreWriter
 from streams.dead import DeadLetters
-from streams.transport import RecordBatch
+from streams.records import RecordBatch
 
 __all__ = ["Applied", "Pipeline"]
 

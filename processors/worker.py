@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import faust
@@ -39,6 +39,7 @@ from store.generations import Generations
 from streams.connection import credentials
 from streams.dead import DeadLetters
 from streams.producer import RecordProducer
+from streams.records import RecordBatch
 from streams.topics import bootstrap_of
 from streams.transport import BatchTransport
 
@@ -46,7 +47,7 @@ __all__ = ["make_app"]
 
 log = structlog.get_logger("headwater.worker")
 
-_BUFFERED_BATCHES = 4
+_BUFFERED_POLLS = 1
 _LAG_SECONDS = 1.0
 _CHECK_SECONDS = 2.0
 _FOLLOW_SECONDS = 0.25
@@ -193,20 +194,24 @@ def make_app(
 def _add_agents(app: faust.App, one: Follower) -> None:
     """An agent for each topic: one that has to wait holds up no other."""
 
+    async def read(stream: Any) -> AsyncIterator[RecordBatch]:
+        async for batches in stream:
+            for batch in batches:
+                if app.consumer.reads(batch.topic, batch.partition):
+                    yield batch
+
     async def fold_events(stream: Any) -> None:
-        async for batch in stream:
-            if app.consumer.reads(batch.topic, batch.partition):
-                await one.now.put_events(batch)
+        async for batch in read(stream):
+            await one.now.put_events(batch)
 
     async def apply_others(stream: Any) -> None:
-        async for batch in stream:
-            if app.consumer.reads(batch.topic, batch.partition):
-                await one.now.apply(batch)
+        async for batch in read(stream):
+            await one.now.apply(batch)
 
     for topic in (one.event_topic, *one.other_topics):
         work = fold_events if topic == one.event_topic else apply_others
-        read = app.topic(topic, value_serializer="raw", key_serializer="raw")
-        app.agent(read, name=f"read {topic}")(work)
+        source = app.topic(topic, value_serializer="raw", key_serializer="raw")
+        app.agent(source, name=f"read {topic}")(work)
 
 
 def _faust_app(settings: Settings, group: str | None) -> faust.App:
@@ -226,7 +231,7 @@ def _faust_app(settings: Settings, group: str | None) -> faust.App:
         broker_max_poll_records=settings.worker.max_poll_records,
         broker_session_timeout=settings.worker.session_timeout_seconds,
         broker_heartbeat_interval=_HEARTBEAT_SECONDS,
-        stream_buffer_maxsize=_BUFFERED_BATCHES,
+        stream_buffer_maxsize=_BUFFERED_POLLS,
         # State is committed batch by batch, so a worker may go at any moment.
         stream_wait_empty=False,
     )

@@ -11,7 +11,15 @@ import numpy as np
 
 from streams.columns import I64
 
-__all__ = ["Header", "Record", "RecordLike", "Records", "concatenate_records"]
+__all__ = [
+    "Header",
+    "Record",
+    "RecordBatch",
+    "RecordLike",
+    "Records",
+    "concatenate_records",
+    "join_batches",
+]
 
 
 Header = tuple[str, bytes | None]
@@ -113,3 +121,33 @@ def concatenate_records(parts: Sequence[Records]) -> Records:
         if all(part.headers is None for part in parts)
         else [one for part in parts for one in part.headers or [()] * len(part)],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """Consecutive records of one partition."""
+
+    topic: str
+    partition: int
+    start: int
+    """The position that was asked for. Less than the first record's offset where the log has a
+    gap: a transaction's marker, a compacted record, or records that retention took."""
+    records: Records
+
+    @property
+    def last(self) -> int:
+        """Offset of the last record."""
+        return int(self.records.offset[-1])
+
+    def cut(self, most: int) -> tuple[RecordBatch, RecordBatch]:
+        """The first `most` records, and the others; there must be more."""
+        first = RecordBatch(self.topic, self.partition, self.start, self.records.span(0, most))
+        rest = self.records.span(most, len(self.records))
+        return first, RecordBatch(self.topic, self.partition, first.last + 1, rest)
+
+
+def join_batches(batches: Sequence[RecordBatch]) -> RecordBatch:
+    """Batches of one partition, each beginning where the one before ends, as one."""
+    first = batches[0]
+    records = concatenate_records([batch.records for batch in batches])
+    return RecordBatch(first.topic, first.partition, first.start, records)

@@ -1,7 +1,7 @@
 """A Faust transport that hands over whole record batches and reads from where the store says.
 
 Stock Faust awaits four tasks for every record and trusts its own acknowledgements. Here a poll
-yields one message for each partition, whose value is a `RecordBatch`; and a partition that is
+yields one message for each topic, whose value is a list of `RecordBatch`es; and a partition that is
 assigned is read from the position that `Positions` names, whatever Kafka's group offset says. The
 group offset is still committed, for tools that show lag.
 
@@ -11,8 +11,8 @@ session. Here a partition is read, and committed, until its reader is told that 
 that stays is read on. Kafka hands records to whoever asks, and the store refuses what another one
 was first with, so that no more than an attempt is lost where two do the same for a moment.
 
-Faust counts messages in `stream_buffer_maxsize`; with batches a handful is plenty, and it is what
-holds the reader back when the folding is slower.
+Faust counts messages in `stream_buffer_maxsize`, and one is plenty: it is what holds the reader
+back when the folding is slower.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
@@ -39,9 +39,9 @@ from faust.types import TP, ConsumerMessage
 
 from streams.client import BatchThread, GoOn, NoReadOffsets
 from streams.connection import use_connections
-from streams.records import Records, concatenate_records
+from streams.records import RecordBatch, Records
 
-__all__ = ["BatchTransport", "Positions", "RecordBatch", "join_batches"]
+__all__ = ["BatchTransport", "Positions"]
 
 log = structlog.get_logger("headwater.transport")
 
@@ -51,36 +51,6 @@ _STOP_SECONDS = 2.0
 
 Positions = Callable[[str, int], Awaitable[int]]
 """The offset from which a partition (topic, number) has to be read on."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordBatch:
-    """Consecutive records of one partition."""
-
-    topic: str
-    partition: int
-    start: int
-    """The position that was asked for. Less than the first record's offset where the log has a
-    gap: a transaction's marker, a compacted record, or records that retention took."""
-    records: Records
-
-    @property
-    def last(self) -> int:
-        """Offset of the last record."""
-        return int(self.records.offset[-1])
-
-    def cut(self, most: int) -> tuple[RecordBatch, RecordBatch]:
-        """The first `most` records, and the others; there must be more."""
-        first = RecordBatch(self.topic, self.partition, self.start, self.records.span(0, most))
-        rest = self.records.span(most, len(self.records))
-        return first, RecordBatch(self.topic, self.partition, first.last + 1, rest)
-
-
-def join_batches(batches: Sequence[RecordBatch]) -> RecordBatch:
-    """Batches of one partition, each beginning where the one before ends, as one."""
-    first = batches[0]
-    records = concatenate_records([batch.records for batch in batches])
-    return RecordBatch(first.topic, first.partition, first.start, records)
 
 
 class BatchConsumer(driver.Consumer):
@@ -109,7 +79,7 @@ class BatchConsumer(driver.Consumer):
         self,
         timeout: float,  # noqa: ASYNC109 - Faust's own signature
     ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """One message for each partition that has records.
+        """One message for each topic that has records: `RecordBatch`es, one of each partition.
 
         The client's position moves on whenever it hands records over, also when they are not
         passed on from here. Such a partition is read again from where it was (`_reread`), or its
@@ -124,15 +94,22 @@ class BatchConsumer(driver.Consumer):
         if not records:
             return
         self._reread.update(records)
-        for tp, some in records.items():
+        for topic in dict.fromkeys(tp.topic for tp in records):
             if self.should_stop or not self.flow_active:
                 return
-            if active is not None and tp not in active and tp not in self._buffered_partitions:
-                continue
-            if self._seeks.get(tp) != seeks.get(tp) or not self._follows(tp, int(some.offset[0])):
-                continue
-            self._reread.discard(tp)
-            yield tp, self._message(tp, some)
+            batches: list[RecordBatch] = []
+            for tp, some in records.items():
+                if (
+                    tp.topic == topic
+                    and (active is None or tp in active)
+                    and self._seeks.get(tp) == seeks.get(tp)
+                    and self._follows(tp, int(some.offset[0]))
+                ):
+                    self._reread.discard(tp)
+                    batches.append(self._batch(tp, some))
+            if batches:
+                message = self._message(batches)
+                yield message.tp, message
 
     def _follows(self, tp: TP, offset: int) -> bool:
         """Whether records that begin here are the next ones; a gap is believed when seen twice.
@@ -153,24 +130,34 @@ class BatchConsumer(driver.Consumer):
         self._gap_seen[tp] = expected
         return False
 
-    def _message(self, tp: TP, records: Records) -> ConsumerMessage:
+    def _batch(self, tp: TP, records: Records) -> RecordBatch:
         batch = RecordBatch(tp.topic, tp.partition, self._position[tp], records)
         self._position[tp] = batch.last + 1
+        return batch
+
+    def _message(self, batches: list[RecordBatch]) -> ConsumerMessage:
+        """Faust takes it for one of the first batch's partition."""
+        first = batches[0]
         return ConsumerMessage(
-            tp.topic,
-            tp.partition,
-            batch.last,
-            int(records.timestamp[-1]) / 1000.0,
+            first.topic,
+            first.partition,
+            first.last,
+            int(first.records.timestamp[-1]) / 1000.0,
             0,
             (),
             None,
-            batch,
+            batches,
             None,
             0,
             0,
-            tp,
+            TP(first.topic, first.partition),
             generation_id=self.app.consumer_generation_id,
         )
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Nothing: a message waits for its place, and meanwhile nobody polls. Without a partition
+        left to ask for, Faust would look again after a second.
+        """
 
     async def seek_to(self, topic: str, partition: int, offset: int) -> None:
         """Read a partition on from `offset`; what was fetched before is dropped.
@@ -283,6 +270,9 @@ class BatchConsumer(driver.Consumer):
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing: batches have gaps between their last offsets by nature."""
+
+    def _filter_tps_with_pending_acks(self, topics: object = None) -> Iterator[TP]:
+        return iter(list(self._applied))
 
     def _new_offset(self, tp: TP) -> int | None:
         """What is committed to Kafka for lag tools: what the store contains."""

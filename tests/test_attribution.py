@@ -33,9 +33,8 @@ from store.scripts import Call, Scripts
 from store.snapshot import read_header, restore, save
 from streams.columns import U64, hash_id
 from streams.event import Event
-from streams.records import Record, Records
+from streams.records import Record, RecordBatch, Records
 from streams.shown import Shown
-from streams.transport import RecordBatch
 
 HOUR = 3_600_000
 DAY = 24 * HOUR

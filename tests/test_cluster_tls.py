@@ -29,8 +29,7 @@ from store.rates import rate_storage
 from store.reader import StoreReader
 from store.writer import StoreWriter
 from streams.columns import hash_id
-from streams.records import Records
-from streams.transport import RecordBatch
+from streams.records import RecordBatch, Records
 from tests.oracle import Oracle, random_log, record_of
 from tests.secured import DOCUMENT, Authority, SecuredRedis, documented, tls_redis
 from tests.test_commit_protocol import Graveyard

@@ -44,8 +44,7 @@ from store.writer import StoreWriter
 from streams.columns import Bool, Tombstones, hash_id
 from streams.dead import DeadLetters
 from streams.decode import RejectedRecord
-from streams.records import Record, Records
-from streams.transport import RecordBatch
+from streams.records import Record, RecordBatch, Records
 from tests.oracle import (
     BASE,
     Click,

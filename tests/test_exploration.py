@@ -33,9 +33,8 @@ from streams.columns import U64, hash_id
 from streams.dead import DeadLetters
 from streams.decode import RejectedRecord
 from streams.producer import Headers, RecordProducer, Report
-from streams.records import Record, Records
+from streams.records import Record, RecordBatch, Records
 from streams.shown import Shown
-from streams.transport import RecordBatch
 from tests.oracle import Click
 from tests.test_store import commit
 

@@ -9,8 +9,7 @@ import pytest
 
 from processors import lanes
 from processors.lanes import Lanes
-from streams.records import Record, Records
-from streams.transport import RecordBatch
+from streams.records import Record, RecordBatch, Records
 
 MOST = 10
 

@@ -17,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from config.settings import LearnSettings
-from processors.learner import Teacher, sample, share_of
+from processors.learner import Allowance, Teacher, sample, share_of
 from processors.learning import BETA1, STEP, Prediction, Taught, learn, teach
 from processors.standing import Standing, rank_of
 from serving.candidates import Query
@@ -393,6 +393,32 @@ def test_a_young_stream_is_learned_from_more() -> None:
     assert shares == [1.0, 1.0, 1.0, 0.5, 0.05, 0.05]
     assert share_of(LearnSettings(share=0, first_events=10_000), 5) == 0
     assert share_of(LearnSettings(share=0.5, first_events=0), 0) == 0.5
+
+
+def test_what_may_be_learned_from_is_saved_up_until_it_is_worth_a_lesson() -> None:
+    at = 0.0
+    allowance = Allowance(100, lambda: at)
+    assert [allowance.now(n) for n in (500, 20)] == [100, 20]
+    allowance.spend(100)
+    lessons = []
+    for _ in range(1000):
+        at += 0.01
+        if events := allowance.now(40):
+            allowance.spend(events)
+            lessons.append(events)
+    assert sum(lessons) == pytest.approx(1000, abs=40)
+    assert min(lessons) >= 30
+
+
+def test_few_a_second_are_not_saved_up_for_longer_than_that() -> None:
+    at = 0.0
+    allowance = Allowance(2, lambda: at)
+    allowance.spend(2)
+    at += 0.9
+    assert allowance.now(5) == 0
+    at += 0.1
+    assert allowance.now(5) == 2
+    assert Allowance(None).now(5) == 5
 
 
 @settings(max_examples=30, deadline=None, print_blob=True)

@@ -35,8 +35,7 @@ from store.rates import rate_storage
 from store.snapshot import read_header, restore, save
 from store.writer import StoreWriter
 from streams.columns import hash_id
-from streams.records import Records
-from streams.transport import RecordBatch
+from streams.records import RecordBatch, Records
 from tests.moving import Loss, Move
 from tests.oracle import Click, Oracle, random_log, record_of
 from tests.test_commit_protocol import Graveyard

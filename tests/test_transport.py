@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from streams.records import Record, Records
-from streams.transport import BatchConsumer, RecordBatch
+from streams.records import Record, RecordBatch, Records
+from streams.transport import BatchConsumer
 
 PARTITION, OTHER = TP("events", 0), TP("events", 1)
 CONTAINED = 1
@@ -31,6 +31,7 @@ class Client(BatchConsumer):
         self.stands_at = 0
         self.take = 2
         self.meanwhile: Callable[[], Any] | None = None
+        self.beside: dict[TP, list[int]] = {}
         self.flow_active = True
         self.member = "a member of the group"
         self.ours = {PARTITION}
@@ -67,12 +68,16 @@ class Client(BatchConsumer):
             self.stands_at = found[-1].offset + 1
         if self.meanwhile is not None:
             await self.meanwhile()
-        return ({PARTITION: Records.of(found)} if found else {}), {PARTITION}
+        polled = {PARTITION: found} if found else {}
+        for tp, offsets in self.beside.items():
+            polled[tp] = [Record(offset, 0, None, None) for offset in offsets]
+        return {tp: Records.of(some) for tp, some in polled.items()}, self.ours
 
     async def poll(self) -> RecordBatch | None:
         """The batch of one poll, if one is passed on."""
         async for _, message in self.getmany(0.1):
-            batch: RecordBatch = message.value
+            batch: RecordBatch
+            (batch,) = message.value
             return batch
         return None
 
@@ -98,6 +103,24 @@ async def test_batches_follow_each_other(client: Client) -> None:
         assert batch is not None
         assert batch.start == expected[0]
     assert await client.poll() is None
+
+
+async def test_a_poll_brings_one_message_of_each_topic(client: Client) -> None:
+    items = TP("items", 0)
+    client.ours = {PARTITION, OTHER, items}
+    await client.seek_to("events", 1, 7)
+    await client.seek_to("items", 0, 3)
+    client.beside = {items: [3], OTHER: [7, 8]}
+
+    async def move() -> None:
+        await client.seek_to("events", 0, 1)
+
+    found = [message.value async for _, message in client.getmany(0.1)]
+    assert [[offsets(batch) for batch in batches] for batches in found] == [[[0, 1], [7, 8]], [[3]]]
+    # Of one that was told to be read from elsewhere, nothing is passed on; of the others, all is.
+    client.meanwhile, client.beside = move, {OTHER: [9]}
+    found = [message.value async for _, message in client.getmany(0.1)]
+    assert [[offsets(batch) for batch in batches] for batches in found] == [[[9]]]
 
 
 async def test_what_is_taken_while_the_flow_stands_still_is_read_again(client: Client) -> None:

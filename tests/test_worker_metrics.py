@@ -11,6 +11,7 @@ import time
 
 import aiohttp
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from commands.stack import child_environment
@@ -78,10 +79,25 @@ async def test_a_worker_alone_tells_what_it_counted(settings: Settings) -> None:
         assert told["headwater_consumer_lag_records"] == 0
         worker.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(worker.wait(), 10) == 0
+        # For tools that show lag; no worker relies on it.
+        assert _of_group(settings) == EVENTS
     finally:
         if worker.returncode is None:
             worker.kill()
             await worker.wait()
+
+
+def _of_group(settings: Settings) -> int:
+    """Events before the offsets that the group's partitions have in Kafka."""
+    kafka = settings.kafka
+    consumer = Consumer({"bootstrap.servers": bootstrap_of(settings), "group.id": kafka.group})
+    try:
+        partitions = consumer.list_topics(kafka.events_topic, 10).topics[kafka.events_topic]
+        places = [TopicPartition(kafka.events_topic, number) for number in partitions.partitions]
+        assert len(places) > 1
+        return sum(max(0, place.offset) for place in consumer.committed(places, 10))
+    finally:
+        consumer.close()
 
 
 async def _scraped(http: aiohttp.ClientSession) -> dict[str, float]:
