@@ -4,6 +4,8 @@ while its group settles who reads what.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
@@ -19,6 +21,8 @@ __all__ = ["BatchThread", "GoOn", "NoReadOffsets"]
 _FETCH_WAIT_MS, _FETCH_BYTES = 15, 32_768
 """The broker answers once it has so much, or after so long: a fetch for each few records would
 cost it more than the records do."""
+
+_LEAVE_SECONDS = 2.0
 
 
 class NoReadOffsets(MutableMapping[TP, int | None]):
@@ -58,8 +62,11 @@ class GoOn(driver.ConsumerRebalanceListener):
         """
         thread = self._thread
         thread.app.on_rebalance_start()
-        await thread.on_partitions_assigned(
-            driver.ensure_TPset(assigned), thread.app.consumer_generation_id
+        # Who is told to end meanwhile takes nothing on, and nobody would answer.
+        await thread.wait(
+            thread.on_partitions_assigned(
+                driver.ensure_TPset(assigned), thread.app.consumer_generation_id
+            )
         )
 
 
@@ -79,6 +86,14 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         # What an aborted transaction left in the log did not happen.
         consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group, as long as that takes no longer than it may: the client waits for a
+        group that is settling, and that waits for its slowest member.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await super().on_thread_stop()
 
     async def _fetch_records(
         self,

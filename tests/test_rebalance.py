@@ -34,6 +34,8 @@ SEED = 23
 PARTITIONS = 4
 SESSION_SECONDS = 30.0
 """The group waits as long for a member that says nothing."""
+STOP_SECONDS = 10.0
+"""Whoever takes longer to end once told so is killed a little later."""
 
 
 async def test_who_is_waited_for_holds_up_nobody(services: Services, tmp_path: Path) -> None:
@@ -80,6 +82,29 @@ async def test_who_is_waited_for_holds_up_nobody(services: Services, tmp_path: P
     assert "the log lacks records" not in said
 
 
+async def test_who_is_told_to_end_waits_for_nobody(services: Services, tmp_path: Path) -> None:
+    """Not for a group that cannot settle either, nor for whoever is told to end with it."""
+    settings = own_settings(
+        services,
+        tmp_path,
+        partitions=PARTITIONS,
+        worker={"session_timeout_seconds": SESSION_SECONDS},
+    )
+    async with Stack(settings, workers=2, processes=0, services=services) as stack:
+        await settled(stack.settings, 2)
+        frozen, other = stack.workers
+        frozen.send(signal.SIGSTOP)
+        before = len(other.log.read_text())
+        try:
+            stack.start_workers(1)
+            await eventually(lambda: _said(other, "because it is rebalancing", before), bool, 30)
+            began = time.monotonic()
+            await asyncio.gather(other.stop(), stack.workers[2].stop())
+            assert time.monotonic() - began < STOP_SECONDS
+        finally:
+            frozen.send(signal.SIGCONT)
+
+
 async def test_workers_come_and_go_while_events_flow(tmp_path: Path) -> None:
     settings = load_settings(
         services={"data_dir": tmp_path}, worker={"session_timeout_seconds": 6.0}
@@ -100,8 +125,8 @@ def _settling(group: ConsumerGroupDescription) -> bool:
     return bool(group.state == ConsumerGroupState.PREPARING_REBALANCING)
 
 
-async def _said(worker: Child, what: str) -> bool:
-    return what in worker.log.read_text()
+async def _said(worker: Child, what: str, behind: int = 0) -> bool:
+    return what in worker.log.read_text()[behind:]
 
 
 async def _contained(settings: Settings) -> list[int]:

@@ -30,6 +30,8 @@ _MOST_SECONDS = 120.0
 _BEFORE_SECONDS, _AFTER_SECONDS = 2.0, 2.0
 """Of traffic without the fault."""
 _LAG_SECONDS = 60.0
+_END_SECONDS = 10.0
+"""Whoever takes longer is killed a little later, and nobody would see."""
 
 
 @dataclass
@@ -128,6 +130,9 @@ async def run(fault: Fault, place: World, home: Path, seed: int) -> Row:
             row.restarts = max(0, deployment.ended)
             if not row.failures:
                 await deployment.clean()
+            told_to_end = time.monotonic()
+        if time.monotonic() - told_to_end > _END_SECONDS:
+            row.failures.append(f"a process did not end within {_END_SECONDS:.0f} s of being told")
     except Exception as error:
         row.failures.append("".join(traceback.format_exception(error, limit=-3)).strip())
     row.seconds = time.monotonic() - began
