@@ -39,7 +39,6 @@ __all__ = [
     "redis_process",
 ]
 
-_REWRITTEN_FROM = "512mb"
 SLOTS = 16_384
 """Of a Redis Cluster."""
 
@@ -74,7 +73,7 @@ class RedisServer(Daemon):
             *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
             # What is kept is packed already. A rewrite takes a core for a second, and where lists
             # grow by the thousand the file is soon twice what it was.
-            *("--rdbcompression", "no", "--auto-aof-rewrite-min-size", _REWRITTEN_FROM),
+            *("--rdbcompression", "no", "--auto-aof-rewrite-min-size", "512mb"),
             *("--daemonize", "no", "--logfile", "", "--always-show-logo", "no"),
             *self._arguments,
         ], dict(os.environ)

@@ -29,6 +29,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, cast
 
 import structlog
@@ -94,14 +96,15 @@ class BatchConsumer(driver.Consumer):
         if not records:
             return
         self._reread.update(records)
-        for topic in dict.fromkeys(tp.topic for tp in records):
+        # Of tenants' topics there may be hundreds: each partition is looked at once.
+        for _, of_topic in groupby(sorted(records), attrgetter("topic")):
             if self.should_stop or not self.flow_active:
                 return
             batches: list[RecordBatch] = []
-            for tp, some in records.items():
+            for tp in of_topic:
+                some = records[tp]
                 if (
-                    tp.topic == topic
-                    and (active is None or tp in active)
+                    (active is None or tp in active)
                     and self._seeks.get(tp) == seeks.get(tp)
                     and self._follows(tp, int(some.offset[0]))
                 ):

@@ -25,6 +25,7 @@ from store.commit import read_lowest_marks
 from store.connect import connect
 from store.keys import Keys
 from tests.chaos.checking import ends_of
+from tests.chaos.run import END_SECONDS
 from tests.chaos.traffic import make_events
 from tests.conftest import own_settings
 from tests.live import eventually
@@ -34,8 +35,6 @@ SEED = 23
 PARTITIONS = 4
 SESSION_SECONDS = 30.0
 """The group waits as long for a member that says nothing."""
-STOP_SECONDS = 10.0
-"""Whoever takes longer to end once told so is killed a little later."""
 
 
 async def test_who_is_waited_for_holds_up_nobody(services: Services, tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ async def test_who_is_told_to_end_waits_for_nobody(services: Services, tmp_path:
             await eventually(lambda: _said(other, "because it is rebalancing", before), bool, 30)
             began = time.monotonic()
             await asyncio.gather(other.stop(), stack.workers[2].stop())
-            assert time.monotonic() - began < STOP_SECONDS
+            assert time.monotonic() - began < END_SECONDS
         finally:
             frozen.send(signal.SIGCONT)
 

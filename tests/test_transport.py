@@ -43,7 +43,6 @@ class Client(BatchConsumer):
         )
         self._thread = SimpleNamespace(_ensure_consumer=self._kafka)
         self._start_positions()
-        self._buffered_partitions: set[TP] = set()
 
     def _kafka(self) -> Any:
         return SimpleNamespace(_coordinator=SimpleNamespace(member_id=self.member))

@@ -21,7 +21,7 @@ from tests.chaos.traffic import Asker, MakeEvents, Sender, make_events
 from tests.chaos.world import World, world
 from tests.oracle import Click, Forget
 
-__all__ = ["EVENTS_PER_SECOND", "Fault", "Run", "Worlds", "run"]
+__all__ = ["END_SECONDS", "EVENTS_PER_SECOND", "Fault", "Run", "Worlds", "run"]
 
 EVENTS_PER_SECOND = 400.0
 REQUESTS_PER_SECOND = 50.0
@@ -30,7 +30,7 @@ _MOST_SECONDS = 120.0
 _BEFORE_SECONDS, _AFTER_SECONDS = 2.0, 2.0
 """Of traffic without the fault."""
 _LAG_SECONDS = 60.0
-_END_SECONDS = 10.0
+END_SECONDS = 10.0
 """Whoever takes longer is killed a little later, and nobody would see."""
 
 
@@ -131,8 +131,8 @@ async def run(fault: Fault, place: World, home: Path, seed: int) -> Row:
             if not row.failures:
                 await deployment.clean()
             told_to_end = time.monotonic()
-        if time.monotonic() - told_to_end > _END_SECONDS:
-            row.failures.append(f"a process did not end within {_END_SECONDS:.0f} s of being told")
+        if time.monotonic() - told_to_end > END_SECONDS:
+            row.failures.append(f"a process did not end within {END_SECONDS:.0f} s of being told")
     except Exception as error:
         row.failures.append("".join(traceback.format_exception(error, limit=-3)).strip())
     row.seconds = time.monotonic() - began
