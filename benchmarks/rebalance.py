@@ -186,21 +186,21 @@ async def settled(settings: Settings, workers: int) -> dict[int, str]:
     Raises StreamError where they have not within a minute.
     """
     kafka = settings.kafka
-    admin = AdminClient(client_options(kafka))
     limit = time.monotonic() + _SETTLED_SECONDS
-    while time.monotonic() < limit:
-        with suppress(KafkaException):  # a broker that has just begun may not answer
-            group = await group_of(admin, kafka.group)
-            owners = {
-                at.partition: member.member_id
-                for member in group.members
-                for at in member.assignment.topic_partitions
-                if at.topic == kafka.events_topic
-            }
-            stable = group.state == ConsumerGroupState.STABLE
-            if stable and len(group.members) == workers and len(owners) == kafka.partitions:
-                return owners
-        await asyncio.sleep(_ASK_SECONDS)
+    with AdminClient(client_options(kafka)) as admin:
+        while time.monotonic() < limit:
+            with suppress(KafkaException):  # a broker that has just begun may not answer
+                group = await group_of(admin, kafka.group)
+                owners = {
+                    at.partition: member.member_id
+                    for member in group.members
+                    for at in member.assignment.topic_partitions
+                    if at.topic == kafka.events_topic
+                }
+                stable = group.state == ConsumerGroupState.STABLE
+                if stable and len(group.members) == workers and len(owners) == kafka.partitions:
+                    return owners
+            await asyncio.sleep(_ASK_SECONDS)
     raise StreamError(
         f"{workers} workers have not settled within {_SETTLED_SECONDS:.0f} s who reads what: see "
         "their logs"

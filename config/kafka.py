@@ -158,14 +158,14 @@ def kafka_answers(kafka: Kafka) -> bool:
     in.
     """
     refusals = Refusals(kafka)
-    client = AdminClient(client_options(kafka, {"log_level": 0, "error_cb": refusals}))
-    try:
-        return bool(client.list_topics(timeout=1).brokers)
-    except KafkaException:
-        client.poll(0)
-        if refusals.said:
-            raise ServiceError(refusals.said) from None
-        return False
+    with AdminClient(client_options(kafka, {"log_level": 0, "error_cb": refusals})) as client:
+        try:
+            return bool(client.list_topics(timeout=1).brokers)
+        except KafkaException:
+            client.poll(0)
+            if refusals.said:
+                raise ServiceError(refusals.said) from None
+            return False
 
 
 def find_java() -> str:

@@ -33,23 +33,23 @@ def ensure_topics(*tenants: Settings, needed: Collection[str] | None = None) -> 
     """
     kafka = tenants[0].kafka
     refusals = Refusals(kafka)
-    admin = AdminClient(client_options(kafka, {"error_cb": refusals}))
     address = kafka.bootstrap
     futures: Mapping[str, Future[None]] = {}
-    try:
-        # Who may not make topics is not asked to where all are there.
-        known = admin.list_topics(timeout=_WAIT_SECONDS).topics
-        wanted = [topic for one in tenants for topic in _topics(one)]
-        if missing := [one for one in wanted if one.topic not in known]:
-            futures = admin.create_topics(missing)
-        for future in futures.values():
-            future.exception(_WAIT_SECONDS)
-    except (TimeoutError, KafkaException):
-        admin.poll(0)
-        raise StreamError(
-            f"Kafka at {address} does not answer within {_WAIT_SECONDS} s; "
-            f"{refusals.said or 'check the address and whether it runs'}"
-        ) from None
+    with AdminClient(client_options(kafka, {"error_cb": refusals})) as admin:
+        try:
+            # Who may not make topics is not asked to where all are there.
+            known = admin.list_topics(timeout=_WAIT_SECONDS).topics
+            wanted = [topic for one in tenants for topic in _topics(one)]
+            if missing := [one for one in wanted if one.topic not in known]:
+                futures = admin.create_topics(missing)
+            for future in futures.values():
+                future.exception(_WAIT_SECONDS)
+        except (TimeoutError, KafkaException):
+            admin.poll(0)
+            raise StreamError(
+                f"Kafka at {address} does not answer within {_WAIT_SECONDS} s; "
+                f"{refusals.said or 'check the address and whether it runs'}"
+            ) from None
     for topic, future in futures.items():
         error = future.exception()
         if isinstance(error, KafkaException):

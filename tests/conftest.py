@@ -120,9 +120,9 @@ def settings(services: Services, tmp_path: Path) -> Iterator[Settings]:
         kafka.dead_topic,
         kafka.recommendations_topic,
     ]
-    admin = AdminClient({"bootstrap.servers": services.kafka_bootstrap, "log_level": 2})
-    for deleted in admin.delete_topics(topics).values():
-        deleted.result(30)
+    with AdminClient({"bootstrap.servers": services.kafka_bootstrap, "log_level": 2}) as admin:
+        for deleted in admin.delete_topics(topics).values():
+            deleted.result(30)
 
 
 @pytest.fixture(scope="session")

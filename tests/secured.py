@@ -172,9 +172,9 @@ def grant(kafka: KafkaSettings, commands: str) -> None:
                 for name in names
                 for operation in said.operation
             ]
-    admin = AdminClient(client_options(kafka))
-    for done in admin.create_acls(bindings).values():
-        done.result(20)
+    with AdminClient(client_options(kafka)) as admin:
+        for done in admin.create_acls(bindings).values():
+            done.result(20)
 
 
 def tls_redis() -> str:

@@ -51,25 +51,26 @@ async def test_who_is_waited_for_holds_up_nobody(services: Services, tmp_path: P
         owners = await settled(stack.settings, 2)
         await send_slowly(stack.settings, events[:1000], 0)
         await check_everything(stack.settings)
-        admin, group = AdminClient(client_options(settings.kafka)), settings.kafka.group
+        group = settings.kafka.group
         frozen, other = stack.workers
         frozen.send(signal.SIGSTOP)
         try:
-            stack.start_workers(1)
-            await eventually(lambda: group_of(admin, group), _settling, 30)
-            await eventually(lambda: _said(other, "because it is rebalancing"), bool, 30)
-            await send_slowly(stack.settings, events[1000:3000], 0)
-            ends = await asyncio.to_thread(ends_of, stack.settings)
-            known = await eventually(
-                lambda: _contained(stack.settings),
-                lambda marks: sum(marks[one] == ends[one] - 1 for one in ends) >= 2,
-                SESSION_SECONDS / 3,
-            )
-            assert _settling(await group_of(admin, group))
-            # What is the frozen one's stands still, and no more than that.
-            behind = {one for one in ends if known[one] < ends[one] - 1}
-            assert len({owners[one] for one in behind}) == 1
-            assert len(behind) == PARTITIONS // 2
+            with AdminClient(client_options(settings.kafka)) as admin:
+                stack.start_workers(1)
+                await eventually(lambda: group_of(admin, group), _settling, 30)
+                await eventually(lambda: _said(other, "because it is rebalancing"), bool, 30)
+                await send_slowly(stack.settings, events[1000:3000], 0)
+                ends = await asyncio.to_thread(ends_of, stack.settings)
+                known = await eventually(
+                    lambda: _contained(stack.settings),
+                    lambda marks: sum(marks[one] == ends[one] - 1 for one in ends) >= 2,
+                    SESSION_SECONDS / 3,
+                )
+                assert _settling(await group_of(admin, group))
+                # What is the frozen one's stands still, and no more than that.
+                behind = {one for one in ends if known[one] < ends[one] - 1}
+                assert len({owners[one] for one in behind}) == 1
+                assert len(behind) == PARTITIONS // 2
         finally:
             frozen.send(signal.SIGCONT)
         await send_slowly(stack.settings, events[3000:], 0)

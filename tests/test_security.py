@@ -187,16 +187,16 @@ def test_what_server_and_worker_ask_of_the_log(kafka: SecuredKafka) -> None:
 @pytest.mark.parametrize("user", USERS)
 def test_nobody_deletes_or_makes_topics_or_gives_rights(kafka: SecuredKafka, user: str) -> None:
     seen = "items" if user == "catalogue" else "events"
-    admin = AdminClient(client_options(kafka.settings(user)))
-    asked = [
-        *admin.delete_topics([seen]).values(),
-        *admin.delete_records([TopicPartition(seen, 0, -1)]).values(),
-        *admin.create_topics([NewTopic("mine", 1, 1)]).values(),
-    ]
-    for future in asked:
-        error = future.exception(20)
-        assert isinstance(error, KafkaException)
-        assert error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    with AdminClient(client_options(kafka.settings(user))) as admin:
+        asked = [
+            *admin.delete_topics([seen]).values(),
+            *admin.delete_records([TopicPartition(seen, 0, -1)]).values(),
+            *admin.create_topics([NewTopic("mine", 1, 1)]).values(),
+        ]
+        for future in asked:
+            error = future.exception(20)
+            assert isinstance(error, KafkaException)
+            assert error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
     with pytest.raises(KafkaException) as denied:
         grant(
             kafka.settings(user),

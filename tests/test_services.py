@@ -57,9 +57,9 @@ def test_data_and_ports_survive_a_crash_and_a_stop(tmp_path: Path) -> None:
         assert first.kafka is not None
         assert first.redis is not None
         addresses = first.kafka_bootstrap, first.redis_url
-        admin = AdminClient({"bootstrap.servers": first.kafka_bootstrap})
-        for made in admin.create_topics([NewTopic("kept", 1, 1)]).values():
-            made.result(20)
+        with AdminClient({"bootstrap.servers": first.kafka_bootstrap}) as admin:
+            for made in admin.create_topics([NewTopic("kept", 1, 1)]).values():
+                made.result(20)
         _write(first, "before the crash")
         first.kafka.kill()
         first.redis.kill()

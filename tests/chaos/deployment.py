@@ -147,9 +147,9 @@ class Deployment:
         ]
 
         def delete() -> None:
-            admin = AdminClient({"bootstrap.servers": self.world.bootstrap, "log_level": 0})
-            for deleted in admin.delete_topics(topics).values():
-                deleted.result(20)
+            with AdminClient({"bootstrap.servers": self.world.bootstrap}) as admin:
+                for deleted in admin.delete_topics(topics).values():
+                    deleted.result(20)
 
         await asyncio.to_thread(delete)
         redis = self.redis()

@@ -63,14 +63,14 @@ async def _lose_coordinator(run: Run) -> None:
 
 def _leader_of(run: Run) -> int:
     topic = run.deployment.settings.kafka.events_topic
-    admin = AdminClient({"bootstrap.servers": run.world.bootstrap, "log_level": 0})
-    return int(admin.list_topics(topic, timeout=10).topics[topic].partitions[0].leader)
+    with AdminClient({"bootstrap.servers": run.world.bootstrap, "log_level": 0}) as admin:
+        return int(admin.list_topics(topic, timeout=10).topics[topic].partitions[0].leader)
 
 
 def _coordinator_of(run: Run) -> int:
     group = run.deployment.settings.kafka.group
-    admin = AdminClient({"bootstrap.servers": run.world.bootstrap, "log_level": 0})
-    return int(admin.describe_consumer_groups([group])[group].result(20).coordinator.id)
+    with AdminClient({"bootstrap.servers": run.world.bootstrap, "log_level": 0}) as admin:
+        return int(admin.describe_consumer_groups([group])[group].result(20).coordinator.id)
 
 
 async def _fill_disk(run: Run) -> None:

@@ -38,9 +38,9 @@ async def _delete_unread(run: Run) -> None:
     run.gone |= log.ids
 
     def delete() -> None:
-        admin = AdminClient({"bootstrap.servers": run.world.bootstrap})
-        for done in admin.delete_records(befores).values():
-            done.result(20)
+        with AdminClient({"bootstrap.servers": run.world.bootstrap}) as admin:
+            for done in admin.delete_records(befores).values():
+                done.result(20)
 
     await asyncio.to_thread(delete)
     run.injected(lost)
@@ -80,14 +80,14 @@ async def _remake(run: Run) -> None:
 
 def _make_again(run: Run) -> None:
     settings = run.deployment.settings
-    admin = AdminClient({"bootstrap.servers": run.world.bootstrap})
-    for done in admin.delete_topics([settings.kafka.events_topic]).values():
-        done.result(20)
-    limit = time.monotonic() + 20
-    while settings.kafka.events_topic in admin.list_topics(timeout=10).topics:
-        if time.monotonic() > limit:
-            raise RuntimeError("the topic is still there")
-        time.sleep(0.1)
+    with AdminClient({"bootstrap.servers": run.world.bootstrap}) as admin:
+        for done in admin.delete_topics([settings.kafka.events_topic]).values():
+            done.result(20)
+        limit = time.monotonic() + 20
+        while settings.kafka.events_topic in admin.list_topics(timeout=10).topics:
+            if time.monotonic() > limit:
+                raise RuntimeError("the topic is still there")
+            time.sleep(0.1)
     ensure_topics(settings)
 
 
