@@ -30,6 +30,8 @@ _MOST_SECONDS = 120.0
 _BEFORE_SECONDS, _AFTER_SECONDS = 2.0, 2.0
 """Of traffic without the fault."""
 _LAG_SECONDS = 60.0
+_LOOKS = 5
+"""At the log and the store, until nothing has come in between."""
 END_SECONDS = 10.0
 """Whoever takes longer is killed a little later, and nobody would see."""
 
@@ -170,13 +172,19 @@ async def _torment(fault: Fault, deployment: Deployment, row: Row) -> None:
 async def _check(here: Run, confirmed: set[str]) -> None:
     row, deployment = here.row, here.deployment
     settings = deployment.settings
-    log = await asyncio.to_thread(read_log, settings)
-    known = log.ids | here.gone
     redis = deployment.redis()
     try:
-        found = await compare(
-            redis, settings, here.deleted + log.all(), len(confirmed - known), here.generation
-        )
+        for _ in range(_LOOKS):
+            ends = await asyncio.to_thread(ends_of, settings)
+            log = await asyncio.to_thread(read_log, settings)
+            known = log.ids | here.gone
+            found = await compare(
+                redis, settings, here.deleted + log.all(), len(confirmed - known), here.generation
+            )
+            if await asyncio.to_thread(ends_of, settings) == ends:
+                break
+            # Events came that a server had said of that they "may still" come.
+            here.require(await here.contained(), "what came late was not counted")
     finally:
         await redis.aclose()
     row.lost, row.doubled = found.lost, found.doubled
