@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from aiokafka.errors import ConsumerStoppedError
@@ -22,7 +22,7 @@ _FETCH_WAIT_MS, _FETCH_BYTES = 15, 32_768
 """The broker answers once it has so much, or after so long: a fetch for each few records would
 cost it more than the records do."""
 
-_LEAVE_SECONDS = 2.0
+_LEAVE_SECONDS, _COMMIT_SECONDS = 2.0, 2.0
 
 
 class NoReadOffsets(MutableMapping[TP, int | None]):
@@ -90,10 +90,22 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     async def on_thread_stop(self) -> None:
         """Leave the group, as long as that takes no longer than it may: the client waits for a
         group that is settling, and that waits for its slowest member.
+
+        Where the broker has gone, the client is told by fetches that it cancels itself that they
+        are, and takes it for its own end; this thread would die of it, and the worker wait for it.
         """
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(_LEAVE_SECONDS):
                 await super().on_thread_stop()
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Tell Kafka how far the group is, for those who ask Kafka: the store knows by itself. The
+        client would wait for a broker that has gone, and whoever is told to end for the client.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_COMMIT_SECONDS):
+                return bool(await super()._commit(offsets))
+        return False
 
     async def _fetch_records(
         self,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from functools import partial
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tests.chaos.run import Fault, Run
 from tests.chaos.world import full_disk, full_world, three_brokers
 
 __all__ = ["FAULTS"]
+
+_ANSWER_SECONDS = 20.0
 
 
 async def _kill(run: Run) -> None:
@@ -69,8 +73,16 @@ def _leader_of(run: Run) -> int:
 
 def _coordinator_of(run: Run) -> int:
     group = run.deployment.settings.kafka.group
+    limit = time.monotonic() + _ANSWER_SECONDS
     with AdminClient({"bootstrap.servers": run.world.bootstrap, "log_level": 0}) as admin:
-        return int(admin.describe_consumer_groups([group])[group].result(20).coordinator.id)
+        while True:
+            try:
+                told = admin.describe_consumer_groups([group])[group].result(_ANSWER_SECONDS)
+                return int(told.coordinator.id)
+            except KafkaException:  # a group that has just got its coordinator
+                if time.monotonic() > limit:
+                    raise
+            time.sleep(0.1)
 
 
 async def _fill_disk(run: Run) -> None:
