@@ -147,7 +147,7 @@ class Deployment:
         ]
 
         def delete() -> None:
-            with AdminClient({"bootstrap.servers": self.world.bootstrap}) as admin:
+            with AdminClient({"bootstrap.servers": self.world.bootstrap, "log_level": 0}) as admin:
                 for deleted in admin.delete_topics(topics).values():
                     deleted.result(20)
 
