@@ -13,7 +13,7 @@ from streams.columns import F64, I64, Bool
 __all__ = ["Queries", "Sessions", "Voted"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sessions:
     """B sessions that are ranked together; their S items stand one session after the other, and so
     do the E entries of their lists."""
@@ -51,7 +51,7 @@ class Sessions:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Voted:
     """Candidates of B sessions, U in all, one session after the other: see `Candidates`."""
 
@@ -94,7 +94,7 @@ class Voted:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Queries:
     """Those of B sessions, M in all, one session after the other."""
 

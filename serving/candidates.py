@@ -1,12 +1,15 @@
 """What the ranking is made of: a session, its items' neighbours, candidates and their features.
 
-Small ints stand for items (`store.interner.Interner`), so that all of it fits arrays.
+Small ints stand for items (`store.interner.Interner`), so that all of it fits arrays. Nobody
+changes what stands in these; they are not frozen, since to make a frozen one takes five times as
+long, and a request makes a dozen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +32,15 @@ __all__ = [
     "SessionItems",
     "Through",
     "Worth",
+    "joined",
     "session_items",
 ]
 
 F32 = npt.NDArray[np.float32]
+T = TypeVar("T", bound=np.generic)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Neighbours:
     """What is known of one item's neighbours, as the ranking uses it."""
 
@@ -76,7 +81,7 @@ NOTHING = Neighbours.of(
 """Of an item that nobody has seen beside another."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionItems:
     """The latest distinct items of a session, latest first, s of them."""
 
@@ -89,7 +94,7 @@ class SessionItems:
     """Events of the session."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Session:
     """One session and what is known of its items, one by one."""
 
@@ -107,7 +112,7 @@ class Session:
     """(s,) P of being repeated next."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Through:
     """Lists of candidates that were looked through for a session with few of them."""
 
@@ -116,7 +121,7 @@ class Through:
     lists: Sequence[Neighbours]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Candidates:
     """Items to choose from after one session, u of them, each once: the s items of the session,
     then their neighbours, then those that only two steps lead to.
@@ -136,7 +141,7 @@ class Candidates:
     through: Through | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Query:
     """The best candidates of one session by the rule, m of them, and the features of each."""
 
@@ -156,7 +161,7 @@ class Query:
     """(SHARED,) of the session, the same for all candidates; empty where nothing was weighed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ranked:
     """Items in falling order of score; ties go to the smaller int."""
 
@@ -164,21 +169,21 @@ class Ranked:
     score: F64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lists:
     """Wanted: the neighbours of these items."""
 
     index: I64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Counts:
     """Wanted: how popular these items are."""
 
     index: I64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Judged:
     """Wanted: what each of these candidates of B sessions is worth to whoever asks."""
 
@@ -188,7 +193,7 @@ class Judged:
     """(U,) small ints."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Worth:
     """How candidates are judged."""
 
@@ -196,7 +201,7 @@ class Worth:
     """(U,) what the score of each is multiplied by; 0 for one that must not be shown."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Popularity:
     """How popular m items are."""
 
@@ -204,6 +209,11 @@ class Popularity:
     """(m,) sessions with each."""
     recent: F64
     """(m,) events of each, decayed `processors.popularity.RECENT` times as fast as counts."""
+
+
+def joined(parts: Sequence[npt.NDArray[T]]) -> npt.NDArray[T]:
+    """Arrays (n,) behind one another; one alone, as most requests have it, is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def session_items(events: U64, length: int, most: int) -> SessionItems:

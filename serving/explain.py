@@ -50,7 +50,7 @@ def explain(ranker: Ranker, asked: Asked, index: I64, score: F64) -> list[Explan
         steps = np.zeros((len(through), len(candidates.index)))
         for row, (one, shares) in enumerate(zip(lists, ranker.shares(lists), strict=True)):
             steps[row, [column[item] for item in one.index.tolist()]] = shares
-        total = float((candidates.score[through] @ steps).sum()) + 1e-9
+        total = float((candidates.score[through] @ steps).sum()) or 1.0
         indirect = BEHIND * (votes[:, through] @ steps)[:, where] / total
         only_so = where >= len(candidates.index) - candidates.indirect
         direct = np.where(only_so, indirect, direct)

@@ -9,7 +9,6 @@ fades with distance, which direction counts): weighing them is how the model cho
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -139,7 +138,8 @@ def weigh(
     )
     np.log(x[:_LOGS], out=x[:_LOGS])
     base = _centred(x, q, *_SCALES)
-    return replace(queries, base=base, x=x, q=q)
+    same = queries.start, queries.where, queries.index, queries.rule, queries.boost
+    return Queries(*same, base, x, q)
 
 
 @compiled("f4[::1](f4[:, ::1], f4[:, ::1], f4[::1], f4[::1], f4[::1], f4[::1])")

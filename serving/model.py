@@ -108,27 +108,33 @@ def _z(
     output: F32,
     linear: F32,
 ) -> F64:
-    """One candidate after the other: numpy's calls would cost more than what they work out."""
-    z = np.empty(len(base))
-    shared, inner = np.empty(HIDDEN, np.float32), np.empty(HIDDEN, np.float32)
-    for b in range(len(start) - 1):
-        shared[:] = bias
+    """One hidden unit after the other, over all candidates: rows of `x` are what a processor takes
+    many numbers of at once.
+    """
+    sessions = len(start) - 1
+    told = base.copy()
+    for f in range(_X):
+        weight, row = linear[f], x[f]
+        for j in range(len(told)):
+            told[j] += weight * row[j]
+    shared, inner = np.empty((sessions, HIDDEN), np.float32), np.empty(len(base), np.float32)
+    for b in range(sessions):
+        shared[b] = bias
         for f in range(_Q):
             value = q[f, b]
             for h in range(HIDDEN):
-                shared[h] += value * session[f, h]
-        for j in range(start[b], start[b + 1]):
-            told = base[j]
-            inner[:] = shared
-            for f in range(_X):
-                value = x[f, j]
-                told += linear[f] * value
-                for h in range(HIDDEN):
-                    inner[h] += value * candidate[f, h]
-            for h in range(HIDDEN):
-                told += output[h] * max(inner[h], np.float32(0))
-            z[j] = told
-    return z
+                shared[b, h] += value * session[f, h]
+    for h in range(HIDDEN):
+        for b in range(sessions):
+            inner[start[b] : start[b + 1]] = shared[b, h]
+        for f in range(_X):
+            weight, row = candidate[f, h], x[f]
+            for j in range(len(inner)):
+                inner[j] += weight * row[j]
+        weight = output[h]
+        for j in range(len(told)):
+            told[j] += weight * (inner[j] if inner[j] > 0 else np.float32(0))
+    return told.astype(np.float64)
 
 
 def _softmax(z: F64) -> F64:

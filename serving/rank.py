@@ -34,7 +34,6 @@ import numpy as np
 
 from config.settings import RankSettings
 from processors.repeats import prior_of
-from processors.session import WINDOW
 from serving.batch import Queries, Sessions, Voted
 from serving.candidates import (
     F32,
@@ -49,6 +48,7 @@ from serving.candidates import (
     Session,
     SessionItems,
     Worth,
+    joined,
 )
 from serving.choosing import choose, softmax_best
 from serving.features import FLOOR, weigh
@@ -101,7 +101,7 @@ class Asked:
     """What is to weigh the query; None: the rule is served as it is."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """What the steps of B answers came to."""
 
@@ -154,8 +154,8 @@ class Ranker:
         known = (yield from _popularity(own)).sessions
         sessions = self._sessions(items, own, lists, known, knowledge)
         rules = self._settings
-        table = self._table_for(sessions.start, sessions.entries)
         index, strength = _joined(lists)
+        table = self._table_for(len(own) + len(index))
         start, index, score, total, place = vote(
             sessions.start, own, sessions.weight, sessions.entries, index, strength, table
         )
@@ -204,8 +204,8 @@ class Ranker:
         sizes = [len(one.item) for one in items]
         start = _starts(sizes)
         length = np.array([one.length for one in items], np.int64)
-        distance = np.concatenate([one.distance for one in items])
-        times = np.concatenate([one.times for one in items])
+        distance = joined([one.distance for one in items])
+        times = joined([one.times for one in items])
         prior = prior_of(knowledge.prior, distance, times, start, length)
         rarity, weight = values(
             distance, known, float(knowledge.sessions), rules.distance_decay, rules.idf_power
@@ -229,7 +229,7 @@ class Ranker:
             index,
             np.concatenate(self.shares(lists), dtype=np.float64),
             BEHIND,
-            self._table_for(np.arange(len(voted.start)), voted.start + entries[voted.first]),
+            self._table_for(len(voted.index) + len(index)),
         )
         moved = np.repeat(start[:-1] - voted.start[:-1], np.diff(voted.first))
         return replace(
@@ -264,14 +264,13 @@ class Ranker:
         boost = weight[where] if len(weight) else weight
         return Queries(start, where, index, rule, boost, none[:, 0], none[:, :0], none)
 
-    def _table_for(self, start: I64, entries: I64) -> I64:
-        """A table for the largest of the sessions: `start` (B + 1,) says which of the `entries`
-        begin each, and its own items are few.
+    def _table_for(self, entries: int) -> I64:
+        """A table in which each of some sessions finds room, that have so many entries in all. To
+        look for the largest session would take longer than a larger table does: of that no more is
+        used than a session needs.
         """
-        begin = entries[start]
-        largest = int((begin[1:] - begin[:-1]).max()) + WINDOW
-        if 2 * largest > len(self._table):
-            self._table = table_for(largest)
+        if 2 * entries > len(self._table):
+            self._table = table_for(entries)
         return self._table
 
 
@@ -282,8 +281,7 @@ def _starts(sizes: Sequence[int]) -> I64:
 
 def _joined(lists: Sequence[Neighbours]) -> tuple[I64, F64]:
     """The small ints and strengths of all lists."""
-    index = np.concatenate([one.index for one in lists])
-    return index, np.concatenate([one.strength for one in lists])
+    return joined([one.index for one in lists]), joined([one.strength for one in lists])
 
 
 def ranked(query: Query, model: Model | None, n: int) -> Ranked:

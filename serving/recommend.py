@@ -21,7 +21,7 @@ import numpy as np
 
 from config.settings import Settings
 from processors.popularity import WINDOWS
-from serving.candidates import Judged, Lists, Ranked, SessionItems, Worth
+from serving.candidates import Judged, Lists, Ranked, SessionItems, Worth, joined
 from serving.diversity import diversify
 from serving.explain import Explanation, explain, of_trending
 from serving.filling import fill_up
@@ -186,7 +186,7 @@ class Recommender:
         knowledge = await reader.knowledge()
         steps = self._ranker.ask(
             sessions,
-            interner.index(np.concatenate([one.item for one in sessions])),
+            interner.index(joined([one.item for one in sessions])),
             knowledge,
             [None if out is None else interner.index(out) for out in left_out],
             weighed=knowledge.model is not None if weighed is None else weighed,
@@ -223,8 +223,8 @@ class Recommender:
         """Read the histories of those that do not bring a session."""
         choices = [task.choice for task in tasks if task.session is None]
         users = [choice.user for choice in choices if choice.user is not None]
-        histories = await self._reader.histories(users)
-        read = iter(wanted_of(choices, histories, self._disliked, self._most))
+        vectors = await self._reader.vectors(users)
+        read = iter(wanted_of(choices, vectors, self._disliked, self._most))
         return [
             next(read)
             if task.session is None

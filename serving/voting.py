@@ -21,8 +21,6 @@ __all__ = ["table_for", "through", "values", "vote", "widen"]
 
 _LEAST_TABLE = 64
 _MIX = 0x9E3779B1
-_NORMAL = 1e-9
-"""Added to the sum of two-step votes, which may be 0."""
 
 
 def table_for(entries: int) -> I64:
@@ -220,8 +218,9 @@ def widen(
                 two[at] += gain
                 votes += gain
         indirect[one] = end - base - known
-        for at in range(base, end):
-            two[at] /= votes + _NORMAL
+        if votes > 0:
+            for at in range(base, end):
+                two[at] /= votes
         for at in range(base + known, end):
             scores[at] = behind * two[at]
     more[b] = end

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from processors.session import SessionTable
 from serving.candidates import SessionItems, session_items
 from serving.filters import Boost, Filter
-from serving.latest import latest_items
+from store.latest import latest_items
+from store.vectors import unpack_sessions
 from streams.columns import U64
 
 __all__ = ["Choice", "Wanted", "wanted_of"]
 
 _NO_ITEMS = np.zeros(0, np.uint64)
+_SOMEBODY = np.zeros(1, np.uint64)
 
 
 @dataclass(slots=True)
@@ -57,29 +58,29 @@ class Wanted:
 
 
 def wanted_of(
-    choices: Sequence[Choice], histories: SessionTable, disliked: int, most: int
+    choices: Sequence[Choice], vectors: Sequence[bytes | None], disliked: int, most: int
 ) -> list[Wanted]:
-    """What each choice wants, in order. `histories` are those of the choices with a user, in their
-    order; `disliked` is the event type that says so, -1 for none; `most` the items of a session.
+    """What each choice wants, in order. `vectors` are those of the choices with a user, in their
+    order, as `StoreReader.vectors` gives them; `disliked` is the event type that says so, -1 for
+    none; `most` the items of a session. Raises StoreError for a value that is no session vector.
     """
-    start = histories.start
-    first, item, distance, times, length, dislikes = latest_items(
-        start, histories.item, histories.tag, histories.kind, disliked, most
-    )
-    begins, lengths, special = first.tolist(), length.tolist(), dislikes.tolist()
+    latest = latest_items(vectors, disliked, most)
+    item, distance, times = latest.item, latest.distance, latest.times
+    begins, lengths = latest.start.tolist(), latest.length.tolist()
+    special = latest.dislikes.tolist()
     found: list[Wanted] = []
     row = -1
     for choice in choices:
-        mine = slice(0, 0)
+        vector = None
         if choice.user is not None:
             row += 1
-            mine = slice(int(start[row]), int(start[row + 1]))
+            vector = vectors[row]
             if _is_plain(choice) and not special[row]:
                 own = slice(begins[row], begins[row + 1])
                 session = SessionItems(item[own], distance[own], times[own], lengths[row])
                 found.append(Wanted(choice, session, None))
                 continue
-        events, left_out = _events(choice, histories, mine, disliked)
+        events, left_out = _events(choice, vector, disliked)
         found.append(Wanted(choice, session_items(events, len(events), most), left_out))
     return found
 
@@ -89,13 +90,12 @@ def _is_plain(choice: Choice) -> bool:
     return choice.session is None and choice.exclude is None and not choice.exclude_seen
 
 
-def _events(
-    choice: Choice, histories: SessionTable, mine: slice, disliked: int
-) -> tuple[U64, U64 | None]:
+def _events(choice: Choice, vector: bytes | None, disliked: int) -> tuple[U64, U64 | None]:
     """The session's items in time order, and what must not be shown."""
     parts = [] if choice.exclude is None else [choice.exclude]
-    item, tag = histories.item[mine], histories.tag[mine]
-    unwanted = item[histories.kind[mine] == disliked]
+    history = unpack_sessions(_SOMEBODY, [vector])
+    item, tag = history.item, history.tag
+    unwanted = item[history.kind == disliked]
     if len(unwanted):
         parts.append(unwanted)
     if choice.exclude_seen and len(item):

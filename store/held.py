@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from processors.repeats import CELLS
-from processors.session import SessionTable, empty_table
 from serving.candidates import NOTHING, Neighbours, Popularity
 from serving.rank import Knowledge
 from store.exposures import NewItems
@@ -66,9 +65,9 @@ class Held:
         found = map(self._lists.get, items.tolist())
         return any(one is not None and len(one.list.index) for one in found)
 
-    async def histories(self, users: Sequence[int]) -> SessionTable:
-        """A table of users without events."""
-        return empty_table(np.array(users, np.uint64))
+    async def vectors(self, users: Sequence[int]) -> list[bytes | None]:
+        """Of nobody anything is known."""
+        return [None] * len(users)
 
     async def neighbours(self, items: U64) -> list[Neighbours]:
         """Neighbours of items, NOTHING where none are held."""

@@ -99,15 +99,15 @@ class StoreReader:
             for window in WINDOWS
         }
 
-    async def histories(self, users: Sequence[int]) -> SessionTable:
-        """A table of users (hashes) in their order, without events where nothing is known."""
-        ids = np.array(users, np.uint64)
-        values = await self._read_users((SESSION, ids)) if users else []
-        return unpack_sessions(ids, values)
+    async def vectors(self, users: Sequence[int]) -> list[bytes | None]:
+        """Session vectors of users (hashes) in their order (`store/vectors.py`), None where nothing
+        is known.
+        """
+        return await self._read_users((SESSION, np.array(users, np.uint64))) if users else []
 
     async def history(self, user: int) -> SessionTable:
         """A table of one user (a hash), without events where nothing is known."""
-        return await self.histories([user])
+        return unpack_sessions(np.array([user], np.uint64), await self.vectors([user]))
 
     async def neighbours(self, items: U64) -> list[Neighbours]:
         """Neighbours of items, NOTHING where none are known."""

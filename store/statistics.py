@@ -43,11 +43,9 @@ class Statistics:
 
     def put(self, index: I64, found: npt.NDArray[np.void], now: float) -> None:
         """Keep statistics as `store.layout.unpack_statistics` gives them."""
-        self._grow(int(index.max(initial=0)) + 1)
-        words = found.view(np.uint32).reshape(len(found), found.dtype.itemsize // 4).copy()
-        recent = words.view(np.float32)
-        kept = (self._sessions, self._recent, self._recent_at, self._until, self._due)
-        _put(index, now, words, recent, *kept)
+        words = found.view(np.uint32)
+        while (largest := self._put(index, now, words)) >= len(self._until):
+            self._grow(largest + 1)
 
     def of(self, index: I64, moment: int, rate: float) -> tuple[F64, F64]:
         """Sessions with each item, and its recent events, decayed by e^-rate a second until
@@ -59,10 +57,12 @@ class Statistics:
         """Everything is stale."""
         self._until.fill(-np.inf)
 
+    def _put(self, index: I64, now: float, words: npt.NDArray[np.uint32]) -> int:
+        kept = (self._sessions, self._recent, self._recent_at, self._until, self._due)
+        return _put(index, now, words, words.view(np.float32), *kept)
+
     def _grow(self, size: int) -> None:
         old = len(self._sessions)
-        if size <= old:
-            return
         size = max(size, 2 * old)
         self._sessions = np.resize(self._sessions, size)
         self._recent = np.resize(self._recent, size)
@@ -105,7 +105,10 @@ def _of(
     return found, decayed
 
 
-@compiled("void(i8[::1], f8, u4[:, ::1], f4[:, ::1], f8[::1], f8[::1], i8[::1], f8[::1], f8[::1])")
+@compiled(
+    "i8(i8[::1], f8, Array(uint32, 1, 'C', readonly=True), Array(float32, 1, 'C', readonly=True), "
+    "f8[::1], f8[::1], i8[::1], f8[::1], f8[::1])"
+)
 def _put(
     index: I64,
     now: float,
@@ -116,16 +119,25 @@ def _put(
     recent_at: I64,
     until: F64,
     due: F64,
-) -> None:
-    """`words` are the rows of STATISTICS, and `numbers` the same as floats."""
+) -> int:
+    """`words` are the rows of STATISTICS, four numbers each, and `numbers` the same as floats.
+    Returns the largest of the ints; nothing is done where that is too large.
+    """
+    largest = 0
+    for one in index:
+        largest = max(largest, one)
+    if largest >= len(until):
+        return largest
     for row, one in enumerate(index):
-        sessions[one] = words[row, 0]
-        recent[one] = numbers[row, 2]
-        recent_at[one] = words[row, 3]
+        first = 4 * row
+        sessions[one] = words[first]
+        recent[one] = numbers[first + 2]
+        recent_at[one] = words[first + 3]
         # How popular an item is changes slowly; that it exists at all, at once.
-        if words[row, 0] > 0:
+        if words[first] > 0:
             until[one] = now + _KNOWN_SECONDS
             due[one] = now + _DUE_SECONDS
         else:
             until[one] = now + _NEW_SECONDS
             due[one] = np.inf
+    return largest

@@ -30,18 +30,31 @@ from processors.session import SessionTable
 from store.keys import head_rows
 from streams.columns import EVENT_BITS, I64, TAG_BITS, U64
 
-__all__ = ["pack_records", "pack_sessions", "unpack_joined", "unpack_sessions"]
+__all__ = [
+    "HAS_KEY",
+    "HEAD_BYTES",
+    "KIND_BITS",
+    "NEW_TAG",
+    "NOT_A_SESSION",
+    "READ_BYTES",
+    "U8",
+    "pack_records",
+    "pack_sessions",
+    "unpack_joined",
+    "unpack_sessions",
+]
 
 U8 = npt.NDArray[np.uint8]
 
-_HEAD = 9
+HEAD_BYTES = 9
 _LONGEST_EVENT = 1 + 8 + 10 + 5 + 3
-_NOT_A_SESSION = (
+NOT_A_SESSION = (
     "a session vector that cannot be read: does something else write to this namespace "
     "(setting store.namespace)?"
 )
-_HAS_KEY, _NEW_TAG = 32, 64
-_BYTES = "Array(uint8, 1, 'C', readonly=True)"
+KIND_BITS, HAS_KEY, NEW_TAG = 31, 32, 64
+"""Of an event's flags."""
+READ_BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _COLUMNS = "u8[::1], i8[::1], u8[::1], u4[::1], u1[::1]"
 
 assert EVENT_BITS <= 40 and TAG_BITS <= 24, "they have 5 and 3 bytes"  # noqa: S101, PT018
@@ -89,7 +102,7 @@ def unpack_joined(user: U64, values: list[bytes | None], place: I64) -> SessionT
     size = size[place]
     start = np.zeros(len(user) + 1, np.int64)
     if not _count(data, begin, size, start):
-        raise StoreError(_NOT_A_SESSION)
+        raise StoreError(NOT_A_SESSION)
     count = int(start[-1])
     table = SessionTable(
         user,
@@ -101,7 +114,7 @@ def unpack_joined(user: U64, values: list[bytes | None], place: I64) -> SessionT
         np.empty(count, np.uint8),
     )
     if not _unpack(data, begin, size, start, *_columns(table)):
-        raise StoreError(_NOT_A_SESSION)
+        raise StoreError(NOT_A_SESSION)
     return table
 
 
@@ -114,7 +127,9 @@ def _columns(
 
 def _room(table: SessionTable, more: int) -> U8:
     """Bytes for all vectors, and `more` for each."""
-    return np.empty(len(table.item) * _LONGEST_EVENT + len(table.user) * (_HEAD + more), np.uint8)
+    return np.empty(
+        len(table.item) * _LONGEST_EVENT + len(table.user) * (HEAD_BYTES + more), np.uint8
+    )
 
 
 @compiled("i8(u1[::1], i8, u8, i8)")
@@ -127,7 +142,7 @@ def _put(out: U8, at: int, value: np.uint64, size: int) -> int:
     return at
 
 
-@compiled(f"u8({_BYTES}, i8, i8)")
+@compiled(f"u8({READ_BYTES}, i8, i8)")
 def _get(data: U8, at: int, size: int) -> np.uint64:
     """Read a number of some bytes."""
     value = np.uint64(0)
@@ -160,9 +175,9 @@ def _pack_one(
     for k in range(end - 1, first - 1, -1):
         flags = kind[k]
         if event[k]:
-            flags |= _HAS_KEY
+            flags |= HAS_KEY
         if tag[k] != known or k == end - 1:
-            flags |= _NEW_TAG
+            flags |= NEW_TAG
         out[at] = flags
         at = _put(out, at + 1, item[k], 8)
         age = np.uint64(before - time[k])
@@ -174,7 +189,7 @@ def _pack_one(
         at += 1
         if event[k]:
             at = _put(out, at, event[k], 5)
-        if flags & _NEW_TAG:
+        if flags & NEW_TAG:
             at = _put(out, at, np.uint64(tag[k]), 3)
         before, known = time[k], tag[k]
     return at
@@ -233,22 +248,22 @@ def _pack_records(
         ends[s] = at
 
 
-@compiled(f"b1({_BYTES}, i8[::1], i8[::1], i8[::1])")
+@compiled(f"b1({READ_BYTES}, i8[::1], i8[::1], i8[::1])")
 def _count(data: U8, begin: I64, size: I64, start: I64) -> bool:
     """Where each user's events begin, as the heads say; false where they cannot be right."""
     for i in range(len(begin)):
         count = np.int64(0)
         if size[i]:
-            if size[i] < _HEAD:
+            if size[i] < HEAD_BYTES:
                 return False
             count = np.int64(data[begin[i] + 8])
-            if count * 10 > size[i] - _HEAD:
+            if count * 10 > size[i] - HEAD_BYTES:
                 return False
         start[i + 1] = start[i] + count
     return True
 
 
-@compiled(f"b1({_BYTES}, i8[::1], i8[::1], i8[::1], {_COLUMNS})")
+@compiled(f"b1({READ_BYTES}, i8[::1], i8[::1], i8[::1], {_COLUMNS})")
 def _unpack(
     data: U8,
     begin: I64,
@@ -267,7 +282,7 @@ def _unpack(
         at, end = begin[i], begin[i] + size[i]
         moment = np.int64(_get(data, at, 8) >> np.uint64(16))
         known = np.uint32(0)
-        at += _HEAD
+        at += HEAD_BYTES
         for k in range(start[i + 1] - 1, start[i] - 1, -1):
             if at + 10 > end:
                 return False
@@ -285,16 +300,16 @@ def _unpack(
             moment -= np.int64(age)
             time[k] = moment
             event[k] = 0
-            if at + (5 if flags & _HAS_KEY else 0) + (3 if flags & _NEW_TAG else 0) > end:
+            if at + (5 if flags & HAS_KEY else 0) + (3 if flags & NEW_TAG else 0) > end:
                 return False
-            if flags & _HAS_KEY:
+            if flags & HAS_KEY:
                 event[k] = _get(data, at, 5)
                 at += 5
-            if flags & _NEW_TAG:
+            if flags & NEW_TAG:
                 known = np.uint32(_get(data, at, 3))
                 at += 3
             tag[k] = known
-            kind[k] = flags & 31
+            kind[k] = flags & KIND_BITS
         if at != end:
             return False
     return True

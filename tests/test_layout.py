@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from config.errors import StoreError
 from processors.cooccurrence import Increments, decay_rate
 from processors.session import SessionTable, empty_table
+from store.latest import latest_items
 from store.layout import STATISTICS, name_of, unpack_statistics
 from store.lists import ItemLists, pack_increments, sum_lists, weigh_lists
 from store.vectors import pack_records, pack_sessions, unpack_joined, unpack_sessions
@@ -163,19 +164,27 @@ def test_what_is_cut_or_grown_is_no_session_vector(
         values: list[bytes | None] = [*vectors[:broken], wrong, *vectors[broken + 1 :]]
         with pytest.raises(StoreError, match="cannot be read"):
             unpack_sessions(users, values)
+        with pytest.raises(StoreError, match="cannot be read"):
+            latest_items(values, -1, 15)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(min_size=1, max_size=80))
 def test_any_bytes_are_a_vector_and_a_list_or_refused(value: bytes) -> None:
+    refused = []
     for read in (
         lambda: unpack_sessions(np.array([20], np.uint64), [value]),
+        lambda: latest_items([value], -1, 15),
         lambda: sum_lists([value], RATE),
     ):
         try:
             read()
         except StoreError as error:
             assert "store.namespace" in str(error)  # noqa: PT017
+            refused.append(True)
+        else:
+            refused.append(False)
+    assert refused[0] == refused[1], "who reads a part of a vector refuses what others do"
 
 
 @pytest.mark.parametrize("size", [1, 4, 9, 16, 40])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.session import WINDOW, SessionTable
 from serving.wanted import Choice, wanted_of
+from store.vectors import pack_sessions
 
 _DISLIKE = 5
 _Event = tuple[int, int, int]
@@ -17,10 +20,11 @@ _event = st.tuples(st.integers(1, 6), st.integers(0, 2), st.sampled_from([0, 0, 
 _histories = st.lists(st.lists(_event, max_size=45), min_size=1, max_size=5)
 
 
-def table_of(histories: list[list[_Event]]) -> SessionTable:
+def vectors_of(histories: list[list[_Event]]) -> list[bytes | None]:
+    """As they lie in Redis."""
     events = [event for history in histories for event in history]
     k = len(events)
-    return SessionTable(
+    table = SessionTable(
         np.arange(len(histories), dtype=np.uint64),
         np.cumsum([0] + [len(history) for history in histories]).astype(np.int64),
         np.array([event[0] for event in events], np.uint64),
@@ -29,6 +33,9 @@ def table_of(histories: list[list[_Event]]) -> SessionTable:
         np.array([event[1] for event in events], np.uint32),
         np.array([event[2] for event in events], np.uint8),
     )
+    sizes, joined = pack_sessions(table, 20_000)
+    ends = np.cumsum(sizes).tolist()
+    return [joined[a:b] or None for a, b in pairwise([0, *ends])]
 
 
 def slowly(
@@ -70,7 +77,7 @@ def test_sessions_are_those_said_event_by_event(
     ]
     choices.append(Choice(20))  # nobody, in the middle of those with a history
     mixed = [choices[-1], *choices[:-1], choices[-1]]
-    found = wanted_of(mixed, table_of(histories), _DISLIKE, most)
+    found = wanted_of(mixed, vectors_of(histories), _DISLIKE, most)
     assert [one.choice for one in found] == mixed
     for one, history in zip(found, [[], *histories, []], strict=True):
         rows, length, left_out = slowly(history, one.choice, most)
@@ -88,7 +95,7 @@ def test_who_asks_for_nothing_special_gets_the_same(
     histories: list[list[_Event]], most: int
 ) -> None:
     choices = [Choice(20, user) for user in range(len(histories))]
-    found = wanted_of(choices, table_of(histories), _DISLIKE, most)
+    found = wanted_of(choices, vectors_of(histories), _DISLIKE, most)
     for one, history in zip(found, histories, strict=True):
         rows, length, left_out = slowly(history, one.choice, most)
         assert one.session.item.tolist() == [item for item, _, _ in rows]
