@@ -42,7 +42,7 @@ from store.take_back import UsersAhead
 from store.writer import StoreWriter
 from streams.columns import I64, U64, Bool
 from streams.dead import DeadLetters
-from streams.decode import DecodedBatch, decode_batch, join_decoded
+from streams.decode import DecodedBatch, decode_batches, join_decoded
 from streams.event import EventRules
 from streams.records import RecordBatch
 
@@ -146,7 +146,8 @@ class EventApplier:
                 raise
 
     async def _apply(self, batches: Sequence[RecordBatch]) -> list[ReadAgain | int]:
-        parts = [_Part(batch, decode_batch(batch.records, self._event_rules)) for batch in batches]
+        decoded = decode_batches([batch.records for batch in batches], self._event_rules)
+        parts = [_Part(batch, one) for batch, one in zip(batches, decoded, strict=True)]
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -158,7 +159,7 @@ class EventApplier:
                 if await self._commit(lacking):
                     for part in lacking:
                         part.result = part.batch.last
-                        self._measure(part.batch, part.decoded)
+                    self._measure(lacking)
                     continue
                 metrics.CONFLICTS.labels(self._tenant).inc()
                 log.warning("commit refused")
@@ -264,25 +265,27 @@ class EventApplier:
             for item, row in zip(items[rows].tolist(), rows, strict=True)
         }
 
-    def _measure(self, batch: RecordBatch, decoded: DecodedBatch) -> None:
-        metrics.APPLIED.labels(self._tenant).inc(len(decoded.events))
-        metrics.FORGOTTEN.labels(self._tenant).inc(len(decoded.tombstones))
-        for dead in decoded.rejected:
+    def _measure(self, parts: Sequence[_Part]) -> None:
+        metrics.APPLIED.labels(self._tenant).inc(sum(len(one.decoded.events) for one in parts))
+        forgotten = sum(len(one.decoded.tombstones) for one in parts)
+        metrics.FORGOTTEN.labels(self._tenant).inc(forgotten)
+        for dead in chain.from_iterable(one.decoded.rejected for one in parts):
             metrics.REJECTED.labels(self._tenant, dead.rejection.reason).inc()
-        missing = int(batch.records.offset[0]) - batch.start
-        if missing:
-            metrics.LOG_GAP.labels(self._tenant).inc(missing)
-            log.error(
-                "the log lacks records that were not read yet: retention took them?",
-                topic=batch.topic,
-                partition=batch.partition,
-                offset=batch.start,
-                records=missing,
-            )
+        for batch in [one.batch for one in parts]:
+            missing = int(batch.records.offset[0]) - batch.start
+            if missing:
+                metrics.LOG_GAP.labels(self._tenant).inc(missing)
+                log.error(
+                    "the log lacks records that were not read yet: retention took them?",
+                    topic=batch.topic,
+                    partition=batch.partition,
+                    offset=batch.start,
+                    records=missing,
+                )
         now = time.time()
         visible = metrics.VISIBLE.labels(self._tenant)
-        some = batch.records.timestamp[:: -(-len(batch.records) // _SAMPLES)]
-        for timestamp in some.tolist():
+        timestamps = np.concatenate([one.batch.records.timestamp for one in parts])
+        for timestamp in timestamps[:: -(-len(timestamps) // _SAMPLES)].tolist():
             visible.observe(max(0.0, now - timestamp / 1000))
 
 

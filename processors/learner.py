@@ -204,7 +204,7 @@ class Learner:
         for sessions, items in sampled(folded, rows, self._session_items, self._reader.interner):
             batch = await self._recommender.ask_all(sessions, [None] * len(sessions), weighed=True)
             predictions += [
-                teacher.predict(batch.of(slot).query, item) for slot, item in enumerate(items)
+                teacher.predict(batch.query(slot), item) for slot, item in enumerate(items)
             ]
         teacher.finish()
         lesson = continue_from(value, teacher.taught)

@@ -7,7 +7,7 @@ there are tenants, and `default`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -180,16 +180,15 @@ def begin_at_zero(tenant: str) -> None:
 
 
 def count_lesson(
-    tenant: str, predictions: Iterable[Prediction], learned: int | None, leads: bool
+    tenant: str, predictions: Sequence[Prediction], learned: int | None, leads: bool
 ) -> None:
     """Count what a committed batch predicted and learned; `learned` None where that was refused."""
-    for prediction in predictions:
-        EVALUATED.labels(tenant).inc()
-        for ranking in RANKINGS:
-            rank = getattr(prediction, ranking)
-            if 0 < rank <= SHOWN:
-                HITS.labels(tenant, ranking).inc()
-                RECIPROCAL.labels(tenant, ranking).inc(1 / rank)
+    EVALUATED.labels(tenant).inc(len(predictions))
+    for ranking in RANKINGS:
+        ranks = [getattr(prediction, ranking) for prediction in predictions]
+        shown = [rank for rank in ranks if 0 < rank <= SHOWN]
+        HITS.labels(tenant, ranking).inc(len(shown))
+        RECIPROCAL.labels(tenant, ranking).inc(sum(1 / rank for rank in shown))
     if learned is None:
         LESSONS_LOST.labels(tenant).inc()
     else:

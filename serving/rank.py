@@ -112,12 +112,12 @@ class Batch:
 
     def of(self, slot: int) -> Asked:
         """One of them."""
-        return Asked(
-            self.sessions.of(slot),
-            self.voted.of(slot, self.sessions),
-            self.queries.of(slot, int(self.voted.start[slot])),
-            self.model,
-        )
+        session, candidates = self.sessions.of(slot), self.voted.of(slot, self.sessions)
+        return Asked(session, candidates, self.query(slot), self.model)
+
+    def query(self, slot: int) -> Query:
+        """That of one of them."""
+        return self.queries.of(slot, int(self.voted.start[slot]))
 
 
 Wanted = Lists | Counts | Judged

@@ -15,7 +15,8 @@ shard on Redis Cluster too:
     hw{1.i3}l            trending: the log of what was added lately
     hw{1.i3}r<g>:<k>     trending: weights of items in bucket k of granularity g
     hw{1.u5}s<8 bytes>   a user's session vector                       (user shard 5)
-    hw{1.g}t, o, h, m    totals; opportunities and hits of the repeat prior; the learned ranking
+    hw{1.g}t, m          totals; the learned ranking
+    hw{1.g}o, h          opportunities and hits of the repeat prior, of each cell i64, big-endian
     hw{1.i3}w:<topic>:<partition>   last offset of the log that this shard contains
     hw{1.i3}z            there while the shard is copied to a snapshot
     hw{1.i3}k:<topic>    which topic of that name the offsets are of      (`topics.py`)

@@ -25,8 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import StoreError
+from processors.repeats import CELLS
+from streams.columns import F64
 
-__all__ = ["STATISTICS", "name_of", "unpack_statistics"]
+__all__ = ["STATISTICS", "name_of", "unpack_cells", "unpack_statistics"]
 
 STATISTICS = np.dtype(
     [("sessions", "<u4"), ("events", "<u4"), ("recent", "<f4"), ("recent_at", "<u4")]
@@ -53,3 +55,10 @@ def unpack_statistics(values: list[bytes | None]) -> npt.NDArray[np.void]:
 def name_of(value: bytes | None) -> str:
     """The item's id in the same value; empty where there is none."""
     return value[STATISTICS.itemsize :].decode() if value else ""
+
+
+def unpack_cells(value: bytes | None) -> F64:
+    """Opportunities, or hits, of the repeat prior (CELLS,), as BITFIELD writes them: i64, highest
+    byte first. Behind the last cell that was ever counted there is nothing.
+    """
+    return np.frombuffer((value or b"").ljust(8 * CELLS, b"\0"), ">i8").astype(np.float64)

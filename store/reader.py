@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from xxhash import xxh3_64_intdigest
@@ -22,7 +21,7 @@ from xxhash import xxh3_64_intdigest
 from config.settings import Settings
 from processors.cooccurrence import decay_rate
 from processors.popularity import RECENT, WINDOWS
-from processors.repeats import CELLS, repeat_prior
+from processors.repeats import repeat_prior
 from processors.session import SessionTable
 from serving.candidates import NOTHING, Neighbours, Popularity
 from serving.model import Model
@@ -43,7 +42,7 @@ from store.keys import (
     VIEWED,
     Keys,
 )
-from store.layout import name_of, unpack_statistics
+from store.layout import name_of, unpack_cells, unpack_statistics
 from store.lists import ItemLists, sum_lists, weigh_lists
 from store.search import TitleSearch
 from store.shared import Refreshed
@@ -310,11 +309,10 @@ class StoreReader:
         """Totals and repeat prior; moves the moment to which weights decay when it is far off."""
         prefix = self._keys.stats
         pipeline = self._redis.pipeline(transaction=False)
-        for letter in (b"t", b"o", b"h"):
-            pipeline.hgetall(prefix + letter)
-        pipeline.get(self._keys.taught)
-        totals, *cells, value = await pipeline.execute()
-        opportunities, hits = (_cells(found) for found in cells)
+        pipeline.hgetall(prefix + b"t")
+        for key in (prefix + b"o", prefix + b"h", self._keys.taught):
+            pipeline.get(key)
+        totals, opportunities, hits, value = await pipeline.execute()
         latest = int(totals.get(b"latest", 0))
         if self._moment is None or abs(latest - self._moment) * self._rate > _FAR_EXPONENT:
             self._moment = latest
@@ -323,7 +321,7 @@ class StoreReader:
         return Knowledge(
             int(totals.get(b"sessions", 0)),
             int(totals.get(b"events", 0)),
-            repeat_prior(opportunities, hits),
+            repeat_prior(unpack_cells(opportunities), unpack_cells(hits)),
             Model.of(taught.parameters) if taught.leads else None,
         )
 
@@ -340,10 +338,3 @@ class StoreReader:
         return [
             category_of(facts_of(entry), self._category) if entry else None for entry in entries
         ]
-
-
-def _cells(found: dict[bytes, bytes]) -> npt.NDArray[np.float64]:
-    cells = np.zeros(CELLS)
-    for cell, count in found.items():
-        cells[int(cell)] = int(count)
-    return cells

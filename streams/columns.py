@@ -118,6 +118,10 @@ class EventColumns:
         """The events at a mask or at positions."""
         return EventColumns(*(getattr(self, f.name)[where] for f in fields(self)))
 
+    def span(self, begin: int, end: int) -> EventColumns:
+        """Events `begin` … `end - 1`, not copied."""
+        return EventColumns(*(getattr(self, f.name)[begin:end] for f in fields(self)))
+
 
 def concatenate(batches: list[EventColumns]) -> EventColumns:
     """The batches' events behind one another."""

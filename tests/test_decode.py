@@ -16,6 +16,7 @@ from streams.columns import (
     EVENT_BITS,
     RESERVED_IDS,
     TAG_BITS,
+    EventColumns,
     concatenate,
     event_key,
     event_keys,
@@ -24,7 +25,7 @@ from streams.columns import (
     session_tag,
     session_tags,
 )
-from streams.decode import DecodedBatch, decode_batch, join_decoded
+from streams.decode import DecodedBatch, decode_batch, decode_batches, join_decoded
 from streams.event import EventRules, Rejection, time_of
 from streams.records import Record, Records
 
@@ -266,6 +267,36 @@ def test_no_records() -> None:
     assert len(batch.events) == 0
     assert batch.events.user.dtype == np.uint64
     assert (batch.item_ids, batch.rejected) == ([], [])
+
+
+_KINDS = st.sampled_from(["good", "bad", "gone"])
+
+
+@given(st.lists(st.lists(_KINDS, max_size=4), min_size=1, max_size=5), st.booleans())
+def test_batches_decoded_together_are_each_as_alone(
+    partitions: list[list[str]], only_good: bool
+) -> None:
+    made = {
+        "good": lambda at: record(at, b"u", item_id=f"i{at}"),
+        "bad": lambda at: Record(at, NOW, b"u", b"{"),
+        "gone": lambda at: Record(at, NOW, b"u", None),
+    }
+    batches = [
+        Records.of([made["good" if only_good else kind](at) for at, kind in enumerate(kinds)])
+        for kinds in partitions
+    ]
+    together = decode_batches(batches, RULES)
+    for found, alone in zip(together, [decode_batch(one, RULES) for one in batches], strict=True):
+        for name in EventColumns.__dataclass_fields__:
+            one, other = getattr(found.events, name), getattr(alone.events, name)
+            assert one.tolist() == other.tolist()
+            assert one.dtype == other.dtype
+        assert found.item_ids == alone.item_ids
+        assert [str(dead.rejection) for dead in found.rejected] == [
+            str(dead.rejection) for dead in alone.rejected
+        ]
+        assert found.tombstones.offset.tolist() == alone.tombstones.offset.tolist()
+        assert found.tombstones.row.tolist() == alone.tombstones.row.tolist()
 
 
 def test_batches_behind_one_another() -> None:
