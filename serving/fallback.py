@@ -76,7 +76,7 @@ async def displays(recommender: Recommender, found: Sequence[Scored]) -> list[Di
     items = [one.item.tolist() for one in found]
     named = [why.item.tolist() for one in found for why in one.why or ()]
     pieces = await recommender.shown.pieces(items + named)
-    names = _by_item(named, pieces[len(items) :])
+    names = _by_item(named, pieces[len(items) :]) if named else {}
     return [Display(one, some, names) for one, some in zip(found, pieces, strict=False)]
 
 

@@ -310,10 +310,9 @@ class Recommender:
 
     async def _explored(self, answers: Sequence[_Found]) -> list[Scored]:
         """Now and then with a new item at the last place, if there is one that may be shown."""
-        chosen = self._random.random(len(answers)) < self._explored_share
+        share, random = self._explored_share, self._random.random
         return [
-            await self._explore(answer) if explored else answer.scored
-            for answer, explored in zip(answers, chosen.tolist(), strict=True)
+            await self._explore(answer) if random() < share else answer.scored for answer in answers
         ]
 
     async def _explore(self, answer: _Found) -> Scored:

@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,35 @@ def test_data_and_ports_survive_a_crash_and_a_stop(tmp_path: Path) -> None:
         assert (second.kafka_bootstrap, second.redis_url) == addresses
         both = ["before the crash", "after the crash"]
         assert _read(second, 2) == (both, both)
+
+
+def test_what_runs_here_goes_through_the_socket() -> None:
+    with tempfile.TemporaryDirectory(
+        prefix="a folder ü "
+    ) as folder:  # a short path, unlike pytest's
+        settings = load_settings(services={"data_dir": folder}, kafka={"bootstrap": "127.0.0.1:1"})
+        services = Services(settings)
+        assert services.redis is not None
+        services.redis.start()
+        try:
+            near = services.bind(settings).redis.url or ""
+            assert near.startswith("unix:///")
+            for url in (near, services.redis_url):
+                with redis.Redis.from_url(url) as client:
+                    assert client.info("server")["process_id"] == services.redis.pid
+        finally:
+            services.redis.stop()
+
+
+def test_a_path_too_long_for_a_socket_leaves_tcp(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / ("x" * 100) / "redis")
+    server.start()
+    try:
+        assert server.near_url == server.url
+        with redis.Redis.from_url(server.near_url) as client:
+            assert client.ping()
+    finally:
+        server.stop()
 
 
 def test_a_taken_port_is_replaced(tmp_path: Path) -> None:
