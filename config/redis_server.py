@@ -219,7 +219,7 @@ def _with_large_pages(server: str) -> tuple[Sequence[str], Mapping[str, str]]:
     Of the system's own server nobody knows here whether it has the option, and what allocates.
     """
     if server != _bundled():
-        return (), os.environ
+        return (), dict(os.environ)
     return ("--disable-thp", "no"), {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
