@@ -118,7 +118,10 @@ class Stack:
 
     async def start_server(self, processes: int) -> None:
         """Start the server and wait until it is ready. Raises OSError or ServiceError."""
-        self.server = self._start_child("server", "serve", "--processes", str(processes))
+        redis = self.settings.redis.model_copy(update={"url": self.services.near_redis_url})
+        near = self.settings.model_copy(update={"redis": redis})
+        arguments = ("serve", "--processes", str(processes))
+        self.server = self._start_child("server", *arguments, settings=near)
         await self._until_ready()
 
     async def lose(self) -> None:
@@ -136,8 +139,8 @@ class Stack:
         if self.server is not None:
             await self._until_ready()
 
-    def _start_child(self, name: str, *arguments: str) -> Child:
-        env = child_environment(self.settings)
+    def _start_child(self, name: str, *arguments: str, settings: Settings | None = None) -> Child:
+        env = child_environment(settings or self.settings)
         env["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
         return self._supervisor.start(name, [sys.executable, "-m", "commands", *arguments], env)
 

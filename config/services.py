@@ -87,6 +87,13 @@ class Services:
         own = self.redis or self.redis_cluster
         return own.url if own else self._settings.redis.url or ""
 
+    @property
+    def near_redis_url(self) -> str:
+        """The same, through its socket where it has one: for small commands and short waits. What
+        goes by the megabyte, as a worker's commits do in a backlog, is slower that way.
+        """
+        return self.redis.near_url if self.redis else self.redis_url
+
     def bind(self, settings: Settings) -> Settings:
         """`settings` with the addresses of these services filled in, and, where they are clusters,
         as many replicas as there are brokers, and shards on every Redis node.
@@ -98,9 +105,7 @@ class Services:
         store = settings.store
         if self.redis_cluster is not None:
             store = store.model_copy(update={"shards": max(store.shards, _SHARDS)})
-        # What runs here takes the shorter way.
-        url = self.redis.near_url if self.redis else self.redis_url
-        redis = settings.redis.model_copy(update={"url": url})
+        redis = settings.redis.model_copy(update={"url": self.redis_url})
         return settings.model_copy(update={"kafka": kafka, "redis": redis, "store": store})
 
     def start(self) -> None:

@@ -77,7 +77,7 @@ def test_data_and_ports_survive_a_crash_and_a_stop(tmp_path: Path) -> None:
         assert _read(second, 2) == (both, both)
 
 
-def test_what_runs_here_goes_through_the_socket() -> None:
+def test_servers_reach_redis_through_its_socket() -> None:
     with tempfile.TemporaryDirectory(
         prefix="a folder ü "
     ) as folder:  # a short path, unlike pytest's
@@ -86,7 +86,7 @@ def test_what_runs_here_goes_through_the_socket() -> None:
         assert services.redis is not None
         services.redis.start()
         try:
-            near = services.bind(settings).redis.url or ""
+            near = services.near_redis_url
             assert near.startswith("unix:///")
             for url in (near, services.redis_url):
                 with redis.Redis.from_url(url) as client:
