@@ -271,7 +271,8 @@ class EventApplier:
         metrics.FORGOTTEN.labels(self._tenant).inc(forgotten)
         for dead in chain.from_iterable(one.decoded.rejected for one in parts):
             metrics.REJECTED.labels(self._tenant, dead.rejection.reason).inc()
-        for batch in [one.batch for one in parts]:
+        for part in parts:
+            batch = part.batch
             missing = int(batch.records.offset[0]) - batch.start
             if missing:
                 metrics.LOG_GAP.labels(self._tenant).inc(missing)

@@ -78,9 +78,8 @@ def test_data_and_ports_survive_a_crash_and_a_stop(tmp_path: Path) -> None:
 
 
 def test_servers_reach_redis_through_its_socket() -> None:
-    with tempfile.TemporaryDirectory(
-        prefix="a folder ü "
-    ) as folder:  # a short path, unlike pytest's
+    # Unlike pytest's own folders, a short path.
+    with tempfile.TemporaryDirectory(prefix="a folder ü ") as folder:
         settings = load_settings(services={"data_dir": folder}, kafka={"bootstrap": "127.0.0.1:1"})
         services = Services(settings)
         assert services.redis is not None
