@@ -363,7 +363,8 @@ class LearnSettings(_Group):
         default=100,
         gt=0,
         le=10_000,
-        description="events a worker learns from each second, at most, so that counting goes first",
+        description="events that are learned from each second, at most, so that counting goes "
+        "first; several workers share them as they share partitions",
     )
 
 

@@ -56,6 +56,8 @@ class Follower:
         self._builds = builds
         self.applied: Applied
         self.seek: Seek
+        self.share: Callable[[str], float]
+        """Says what part of a topic's partitions is read here."""
         self.now = self._pipeline(generation)
         """What applies to the generation."""
 
@@ -133,7 +135,15 @@ class Follower:
             else:
                 self.applied(batch.topic, batch.partition, result)
 
-        made = Pipeline(self.tenant, one, self._dead, applied, self._failed, builds=self._builds)
+        made = Pipeline(
+            self.tenant,
+            one,
+            self._dead,
+            applied,
+            self._failed,
+            lambda: self.share(self.event_topic),
+            builds=self._builds,
+        )
         return made
 
 

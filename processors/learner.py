@@ -118,29 +118,29 @@ class _Taken:
 
 
 class Allowance:
-    """How many events may be learned from: `per_second` on average, and all where that is None.
+    """How many events may be learned from: as many a second as `per_second` says, on average, and
+    all where that is None.
 
     They are saved up until a lesson is worth its price.
     """
 
     def __init__(
-        self, per_second: float | None, clock: Callable[[], float] = time.monotonic
+        self, per_second: Callable[[], float] | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._per_second = per_second
-        self._most = (per_second or 0) * _BURST_SECONDS
-        self._least = min(_SAVED_UP, self._most)
         self._clock = clock
-        self._last = clock()
-        self._saved = self._most
+        self._last = clock() - _BURST_SECONDS
+        self._saved = 0.0
 
     def now(self, n: int) -> int:
         """Of n events, so many at most."""
         if self._per_second is None:
             return n
-        now = self._clock()
-        self._saved = min(self._most, self._saved + (now - self._last) * self._per_second)
+        now, per_second = self._clock(), self._per_second()
+        most = per_second * _BURST_SECONDS
+        self._saved = min(most, self._saved + (now - self._last) * per_second)
         self._last = now
-        return min(n, int(self._saved)) if self._saved >= self._least else 0
+        return min(n, int(self._saved)) if self._saved >= min(_SAVED_UP, most) else 0
 
     def spend(self, events: int) -> None:
         """So many are learned from."""
@@ -148,14 +148,16 @@ class Allowance:
 
 
 class Learner:
-    """Draws lessons from batches, at most `per_second` events of them where that is given."""
+    """Draws lessons from batches, of so many events a second as `per_second` says at most, where
+    it is given.
+    """
 
     def __init__(
         self,
         recommender: Recommender,
         reader: StoreReader,
         settings: Settings,
-        per_second: float | None,
+        per_second: Callable[[], float] | None,
     ) -> None:
         self._recommender = recommender
         self._reader = reader

@@ -52,11 +52,13 @@ class Pipeline:
         dead: DeadLetters,
         applied: Applied,
         failed: Callable[[BaseException], None],
+        share: Callable[[], float],
         *,
         builds: bool,
     ) -> None:
-        """An error that a batch cannot be applied after goes to `failed`; `builds` where the
-        generation is not the live one. Raises SettingsError.
+        """An error that a batch cannot be applied after goes to `failed`; `share` says what part of
+        the events is read here; `builds` where the generation is not the live one. Raises
+        SettingsError.
         """
         if other := differences(settings, generation.settings):
             log.warning(
@@ -70,7 +72,13 @@ class Pipeline:
         self._redis = connect(own)
         writer = StoreWriter(self._redis, own, generation.number)
         self._reader = StoreReader(self._redis, own, generation.number)
-        learner = Learner(Recommender(self._reader, own), self._reader, own, own.learn.per_second)
+        learner = Learner(
+            Recommender(self._reader, own),
+            self._reader,
+            own,
+            # Workers that teach at the same time take each other's lessons.
+            lambda: own.learn.per_second * share(),
+        )
         kept = None if builds else KeptGenerations(self._redis, settings).forget
         self._events = EventApplier(own, writer, dead, learner, kept)
         kafka = own.kafka

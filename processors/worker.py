@@ -97,6 +97,7 @@ def make_app(
         one = Follower(redis, seat, dead, topics, failed, builds=builds)
         one.applied = lambda *place: app.consumer.applied(*place)
         one.seek = lambda *place: app.consumer.seek_to(*place)
+        one.share = lambda topic: app.consumer.share(topic)
         followers.append(one)
         of_topic |= dict.fromkeys([one.event_topic, *one.other_topics], one)
         _add_agents(app, one)

@@ -30,6 +30,7 @@ from processors.cooccurrence import decay_rate
 from processors.fold import ItemDeltas, TotalDeltas
 from processors.popularity import RECENT
 from processors.session import SessionTable
+from store.additions import pack_additions
 from store.cluster import ClusterRedis
 from store.commit import (
     CatalogueEntry,
@@ -45,7 +46,6 @@ from store.commit import (
 )
 from store.forget import this_day
 from store.keys import BOUGHT, FIRST_GENERATION, STATISTICS, VIEWED, Keys
-from store.layout import STATISTICS as STATISTICS_ROW
 from store.lists import list_bound, pack_increments, sum_lists
 from store.scripts import Call, Scripts
 from store.take_back import take_back
@@ -240,7 +240,7 @@ class StoreWriter:
             pack_increments(increments, self._rate, keys.heads(letter))
             for letter, increments in ((VIEWED, deltas.increments), (BOUGHT, deltas.bought))
         )
-        statistics, named = self._statistics_records(deltas), self._name_records(names)
+        additions = pack_additions(deltas, names, keys.heads(STATISTICS))
         trend = pack_rows(deltas.trend, keys.shard_of(deltas.trend.item), keys.shards)
         calls: list[Call] = []
         for s, prefix in enumerate(keys.items):
@@ -249,8 +249,7 @@ class StoreWriter:
                 *offsets,
                 viewed[s] + bought[s],
                 self._list_bound,
-                named[s],
-                statistics[s],
+                additions[s],
                 repr(RECENT * self._rate),
                 self._proven,
                 trend[s],
@@ -258,30 +257,6 @@ class StoreWriter:
             ]
             calls.append(("commit_items", fence, arguments))
         return calls
-
-    def _statistics_records(self, deltas: ItemDeltas) -> list[bytes]:
-        """What is added to statistics, for each shard."""
-        counts = np.empty(len(deltas.item), STATISTICS_ROW)
-        counts["sessions"], counts["events"] = deltas.sessions, deltas.events
-        counts["recent"], counts["recent_at"] = deltas.recent, deltas.recent_at
-        shard = self._keys.shard_of(deltas.item)
-        item = deltas.item.astype("<u8").view(np.uint8).reshape(-1, 8)
-        added = counts.view(np.uint8).reshape(-1, STATISTICS_ROW.itemsize)
-        records = []
-        for s, head in enumerate(self._keys.heads(STATISTICS)):
-            mine = shard == s
-            heads = np.broadcast_to(np.frombuffer(head, np.uint8), (int(mine.sum()), len(head)))
-            records.append(np.hstack([heads, item[mine], added[mine]]).tobytes())
-        return records
-
-    def _name_records(self, names: dict[int, bytes]) -> list[bytes]:
-        """Keys of statistics and names, for each shard."""
-        parts: list[list[bytes]] = [[] for _ in self._keys.items]
-        items = np.array(list(names), np.uint64)
-        shards = self._keys.shard_of(items).tolist()
-        for s, key, name in zip(shards, self._keys.statistics(items), names.values(), strict=True):
-            parts[s] += key, len(name).to_bytes(4, "little"), name
-        return [b"".join(part) for part in parts]
 
     def _totals_call(
         self,

@@ -209,6 +209,12 @@ class BatchConsumer(driver.Consumer):
         """Whether a partition is ours."""
         return TP(topic, partition) in self._position
 
+    def share(self, topic: str) -> float:
+        """What part of a topic's partitions is ours; 1 where it is not known how many there are."""
+        consumer = self._thread._ensure_consumer()  # noqa: SLF001 - as Faust does
+        every = consumer.partitions_for_topic(topic)
+        return sum(tp.topic == topic for tp in self._position) / len(every) if every else 1.0
+
     def pause_partitions(self, tps: Iterable[TP]) -> None:
         """Nothing: what has no position is not read. Faust stops everything after a rebalance, and
         whoever looks just then waits for a second.

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from config.errors import StoreError
 from processors.cooccurrence import Increments, decay_rate
+from processors.fold import ItemDeltas
+from processors.popularity import TrendRows
 from processors.session import SessionTable, empty_table
+from store.additions import pack_additions
 from store.latest import latest_items
 from store.layout import STATISTICS, name_of, unpack_statistics
 from store.lists import ItemLists, pack_increments, sum_lists, weigh_lists
@@ -344,6 +347,57 @@ def test_increments_become_chunks(
         assert_lists_are(sum_lists([found[source]], RATE), [summed(log, latest(log))])
         ids = [i for i, _, _ in struct.iter_unpack("<Qff", found[source][8:])]
         assert ids == sorted(ids)
+
+
+def added_to(statistics: dict[int, tuple[int, int, float, int]]) -> ItemDeltas:
+    """What a batch adds to statistics, and to nothing else."""
+    item = sorted(statistics)
+    columns = list(zip(*(statistics[one] for one in item), strict=True)) or [()] * 4
+    nothing = Increments(*(np.empty(0, kind) for kind in (np.uint64, np.uint64, "f4", "f4", "u4")))
+    return ItemDeltas(
+        increments=nothing,
+        bought=nothing,
+        item=np.array(item, np.uint64),
+        sessions=np.array(columns[0], np.int64),
+        events=np.array(columns[1], np.int64),
+        recent=np.array(columns[2], np.float64),
+        recent_at=np.array(columns[3], np.int64),
+        trend=TrendRows(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0)),
+    )
+
+
+few_ids = st.integers(RESERVED_IDS, RESERVED_IDS + 9) | ids
+numbers = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(few_ids, st.tuples(numbers, numbers, counts, numbers), max_size=20),
+    st.dictionaries(few_ids, st.text(min_size=1, max_size=9).map(str.encode), max_size=20),
+    st.sampled_from([[b"h"], [b"ab{1.i0}x", b"ab{1.i10}x", b"x"]]),
+)
+def test_what_is_added_to_an_item_goes_with_its_name(
+    statistics: dict[int, tuple[int, int, float, int]], names: dict[int, bytes], heads: list[bytes]
+) -> None:
+    packed = pack_additions(added_to(statistics), names, heads)
+    found: dict[int, tuple[tuple[int, int, float, int], bytes]] = {}
+    for shard, (head, data) in enumerate(zip(heads, packed, strict=True)):
+        at = 0
+        while at < len(data):
+            assert data[at : at + len(head)] == head
+            item, *row, size = struct.unpack_from("<QIIfII", data, at + len(head))
+            at += len(head) + 28 + size
+            assert item % len(heads) == shard
+            assert item not in found
+            found[item] = tuple(row), data[at - size : at]
+    nothing = (0, 0, 0.0, 0)
+    assert found == {
+        item: (
+            struct.unpack("<IIfI", struct.pack("<IIfI", *statistics.get(item, nothing))),
+            names.get(item, b""),
+        )
+        for item in {*statistics, *names}
+    }
 
 
 def test_a_chunk_and_statistics_byte_by_byte() -> None:

@@ -400,7 +400,7 @@ def test_a_young_stream_is_learned_from_more() -> None:
 
 def test_what_may_be_learned_from_is_saved_up_until_it_is_worth_a_lesson() -> None:
     at = 0.0
-    allowance = Allowance(100, lambda: at)
+    allowance = Allowance(lambda: 100, lambda: at)
     assert [allowance.now(n) for n in (500, 20)] == [100, 20]
     allowance.spend(100)
     lessons = []
@@ -415,7 +415,8 @@ def test_what_may_be_learned_from_is_saved_up_until_it_is_worth_a_lesson() -> No
 
 def test_few_a_second_are_not_saved_up_for_longer_than_that() -> None:
     at = 0.0
-    allowance = Allowance(2, lambda: at)
+    allowance = Allowance(lambda: 2, lambda: at)
+    assert allowance.now(5) == 2
     allowance.spend(2)
     at += 0.9
     assert allowance.now(5) == 0

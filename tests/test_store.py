@@ -17,7 +17,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from config.errors import StoreError
 from config.settings import Settings
 from processors.cooccurrence import decay_rate
-from processors.fold import Folded, FoldRules, fold_batch, item_deltas, total_deltas
+from processors.fold import Folded, FoldRules, TotalDeltas, fold_batch, item_deltas, total_deltas
 from processors.popularity import GRANULARITIES, WINDOWS
 from processors.repeats import CELLS
 from serving.candidates import NOTHING
@@ -35,6 +35,7 @@ from store.writer import StoreWriter
 from streams.columns import U64, hash_id
 from tests.oracle import Click, Oracle, columns_of, random_log, rank
 from tests.test_fold import number, rows_of
+from tests.test_layout import added_to
 
 TOPIC = "log"
 
@@ -549,6 +550,30 @@ async def test_names_and_catalogue(settings: Settings, redis: Redis) -> None:
     texts = await StoreReader(redis, settings).texts(ids[:1])
     assert (texts[0].item_id, texts[0].catalogue) == ("ä", None)
     assert set((await writer.read_catalogue_marks("items", 0)).tolist()) == {9}
+
+
+async def test_a_name_stays_whatever_is_counted_of_its_item(
+    settings: Settings, redis: Redis
+) -> None:
+    """Whoever has named an item leaves the name out from then on; after a restart, or where a
+    shard had counted the item's events already, the name comes alone or once more.
+    """
+    writer = StoreWriter(redis, settings)
+    ids = {name: hash_id(name) for name in "ab"}
+    totals = TotalDeltas(0, 0, 0, np.zeros(CELLS, np.int64), np.zeros(CELLS, np.int64))
+    told = []
+    for last, (counted, named) in enumerate([("", "a"), ("ab", ""), ("ab", "b"), ("", "ab")]):
+        marks = await writer.read_marks(TOPIC, 0)
+        deltas = added_to({ids[name]: (1, 2, 1.0, 1_700_000_000) for name in counted})
+        names = {ids[name]: name.encode() for name in named}
+        target = Target(TOPIC, 0, last)
+        assert not (await writer.commit_items([target], [marks], deltas, totals, names)).refused
+        texts = await StoreReader(redis, settings).texts(np.array(list(ids.values()), np.uint64))
+        told.append([text.item_id for text in texts])
+    assert told == [["a", ""], ["a", ""], ["a", "b"], ["a", "b"]]
+    keys = Keys(settings.store).statistics(np.array(list(ids.values()), np.uint64))
+    values: Any = await redis.mget(keys)
+    assert unpack_statistics(values).tolist() == [(2, 4, 2.0, 1_700_000_000)] * 2
 
 
 async def test_users_are_forgotten_after_their_days(

@@ -45,7 +45,10 @@ class Client(BatchConsumer):
         self._start_positions()
 
     def _kafka(self) -> Any:
-        return SimpleNamespace(_coordinator=SimpleNamespace(member_id=self.member))
+        return SimpleNamespace(
+            _coordinator=SimpleNamespace(member_id=self.member),
+            partitions_for_topic={"events": {0, 1, 2, 3}}.get,
+        )
 
     async def _position_of(self, topic: str, partition: int) -> int:
         self.asked.append(TP(topic, partition))
@@ -120,6 +123,15 @@ async def test_a_poll_brings_one_message_of_each_topic(client: Client) -> None:
     client.meanwhile, client.beside = move, {OTHER: [9]}
     found = [message.value async for _, message in client.getmany(0.1)]
     assert [[offsets(batch) for batch in batches] for batches in found] == [[[9]]]
+
+
+async def test_what_part_of_a_topic_is_read_here(client: Client) -> None:
+    client.ours = {PARTITION, OTHER, TP("items", 0)}
+    await client.perform_seek()
+    assert client.share("events") == 0.5
+    assert client.share("items") == 1  # Kafka has not said how many there are
+    await client.settle({OTHER})
+    assert client.share("events") == 0.25
 
 
 async def test_what_is_taken_while_the_flow_stands_still_is_read_again(client: Client) -> None:

@@ -2,11 +2,11 @@
 -- ARGV[3]  lists: key, length of a chunk u32, the chunk
 -- ARGV[4]  length in bytes past which a list is to be compacted: when there is time; past twice
 --          of it, at once
--- ARGV[5]  items to be named: key of the statistics, length of the name u32, the name
--- ARGV[6]  statistics to add: key, sessions u32, events u32, recent events f32, time u32
--- ARGV[7]  rate at which recent events decay, per second
--- ARGV[8]  an item with so many events is new no more
--- ARGV[9]  rows for the trending log; ARGV[10] length in bytes past which the log is reported
+-- ARGV[5]  statistics to add: key, sessions u32, events u32, recent events f32, time u32, length of
+--          the item's name u32, the name; no name where it has one already
+-- ARGV[6]  rate at which recent events decay, per second
+-- ARGV[7]  an item with so many events is new no more
+-- ARGV[8]  rows for the trending log; ARGV[9] length in bytes past which the log is reported
 -- Reply: {outcome, offsets, keys of lists to compact at once and of the log to roll up, keys of
 -- lists that have grown past the bound just now}
 local width = #prefix + 9
@@ -27,27 +27,23 @@ while pos <= #lists do
   end
 end
 
-local names = ARGV[5]
+local counts, rate, proven = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+-- What is skipped here is read below.
+local STEP, ahead, layout = 500, '<c' .. width .. string.rep('x', 16) .. 'I4', '<I4I4fI4I4c0'
 pos = 1
-while pos <= #names do
-  key, value, pos = read(format, names, pos)
-  local known = call('GET', key)
-  call('SET', key, (known and sub(known, 1, 16) or string.rep('\0', 16)) .. value)
-end
-
-local counts, rate, proven = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
-local STEP, layout, size = 500, '<c' .. width .. 'I4I4fI4', width + 16
-for first = 1, #counts, STEP * size do
-  local keys, n = {}, 0
-  for at = first, math.min(#counts, first + STEP * size - 1), size do
+while pos <= #counts do
+  local keys, rows, n = {}, {}, 0
+  while n < STEP and pos <= #counts do
+    local item, length, row = read(ahead, counts, pos)
     n = n + 1
-    keys[n] = sub(counts, at, at + width - 1)
+    keys[n], rows[n] = item, pos + width
+    pos = row + length
   end
   local known = call('MGET', several(keys))
   local changed = {}
   for i = 1, n do
-    local item, sessions, events, recent, time = read(layout, counts, first + (i - 1) * size)
-    local before, name = 0, ''
+    local sessions, events, recent, time, name = read(layout, counts, rows[i])
+    local before = 0
     if known[i] then
       local s, e, r, t = read('<I4I4fI4', known[i])
       before, sessions, events = e, sessions + s, events + e
@@ -56,17 +52,17 @@ for first = 1, #counts, STEP * size do
       else
         recent = recent + r * exp(rate * (t - time))
       end
-      name = sub(known[i], 17)
+      if #name == 0 then name = sub(known[i], 17) end
     end
-    changed[2 * i - 1] = item
+    changed[2 * i - 1] = keys[i]
     changed[2 * i] = pack('<I4I4fI4', sessions, events, recent, time) .. name
-    if before < proven and events >= proven then call('ZREM', prefix .. 'f', sub(item, -8)) end
+    if before < proven and events >= proven then call('ZREM', prefix .. 'f', sub(keys[i], -8)) end
   end
   call('MSET', several(changed))
 end
 
 local log = prefix .. 'l'
-if #ARGV[9] > 0 and call('APPEND', log, ARGV[9]) > tonumber(ARGV[10]) then
+if #ARGV[8] > 0 and call('APPEND', log, ARGV[8]) > tonumber(ARGV[9]) then
   long[#long + 1] = log
 end
 return {APPLIED, contained, long, grown}
