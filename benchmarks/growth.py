@@ -4,16 +4,20 @@
     users     100,000 to 5,000,000, with 100,000 items
     workers   1, 2 and 4 on the same partitions
 
-Before each measurement the store holds the same crowd of old customers, whose events make the
-lists, and as many quiet users as the point says, each with an old session of three events. The log
-that a worker then counts has sessions of quiet users, and it is these users who ask afterwards; so
-neither histories nor lists differ but by the numbers above. Costs are processor time: worker and
-Redis for an event, server and Redis for a request. Worker and server have a core to themselves.
+Each shop has a Redis of its own, all of them run at once, and every round measures one after the
+other: what the machine does by itself meanwhile, it does to all. A shop holds the same crowd of old
+customers, whose events make the lists, and as many quiet users as it is said to have, each with an
+old session of three events. The log that a worker then counts has sessions of quiet users, and it
+is these users who ask afterwards; so neither histories nor lists differ but by the numbers above.
+Costs are processor time: worker and Redis for an event, server and Redis for a request. Worker and
+server have a core to themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -25,9 +29,17 @@ from benchmarks.ingest import count_log, count_more, filled_log
 from benchmarks.processor import cores
 from benchmarks.report import machine, spread
 from benchmarks.serve import ask_capacity, load_on
-from benchmarks.setup import measuring_stack, pin_apart, process_times, use_topics, wipe
+from benchmarks.setup import (
+    measuring_stack,
+    pin_apart,
+    process_times,
+    redis_apart,
+    use_redis,
+    use_topics,
+)
 from benchmarks.workload import make_workload
 from commands.stack import Stack
+from config.redis_server import RedisServer
 from config.settings import Settings
 
 __all__ = ["measure_growth"]
@@ -42,6 +54,33 @@ _HOUR = 3600
 _WARM_UP_SECONDS = 6.0
 """Until lists that are asked for often have been parsed once."""
 _CONNECTIONS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Shop:
+    """So many items and users, in a Redis of their own."""
+
+    items: int
+    users: int
+    redis: RedisServer
+    counted: list[Steady] = field(default_factory=list)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    def point(self) -> dict[str, Any]:
+        """What the rounds came to."""
+        event = spread([_cost(one.cpu, "workers") for one in self.counted], 2)
+        request = spread([_cost(one["cpu"], "server") for one in self.asked], 2)
+        return {
+            "items": self.items,
+            "users": self.users,
+            "event_microseconds": event["median"],
+            "events_per_second": spread([one.rate for one in self.counted])["median"],
+            "request_microseconds": request["median"],
+            "requests_per_second": spread([one["requests_per_second"] for one in self.asked])[
+                "median"
+            ],
+            "spread": {"event_microseconds": event, "request_microseconds": request},
+        }
 
 
 async def measure_growth(
@@ -59,29 +98,26 @@ async def measure_growth(
 
     Users grow with the middle one of `items`, items with the least of `users`.
     """
-    usual = sorted(items)[len(items) // 2]
-    points: list[dict[str, Any]] = []
+    usual, fewest = sorted(items)[len(items) // 2], min(users)
+    sizes = dict.fromkeys(
+        [*((count, fewest) for count in sorted(items)), *((usual, some) for some in sorted(users))]
+    )
     async with measuring_stack(settings) as stack:
-        for count in [usual, *(one for one in items if one != usual)]:
-            await wipe(stack)
-            crowd = make_workload(
-                filled,
-                count,
-                _CROWD,
-                _SEED,
-                session_length=5,
-                age_seconds=48 * _HOUR,
-                first_user=_CROWD_FROM,
-            )
-            await fill_store(stack.settings, crowd, "crowd")
-            before = 0
-            for some in sorted(users) if count == usual else [min(users)]:
-                await _add_quiet_users(stack, count, before, some)
-                points.append(await _point(stack, count, (before, some), events, rounds, seconds))
-                before = some
-        shared = await _with_workers(stack, usual, min(users), 3 * events, rounds, workers)
-    by_items = sorted((p for p in points if p["users"] == min(users)), key=lambda p: p["items"])
-    by_users = sorted((p for p in points if p["items"] == usual), key=lambda p: p["users"])
+        shared = await _with_workers(stack, usual, fewest, 3 * events, rounds, workers)
+        async with AsyncExitStack() as stores:
+            shops = [
+                _Shop(*size, await stores.enter_async_context(redis_apart(stack))) for size in sizes
+            ]
+            for shop in shops:
+                with use_redis(stack, shop.redis):
+                    await _fill(stack, shop, filled)
+            for number in range(rounds):
+                for shop in shops:
+                    with use_redis(stack, shop.redis):
+                        await _round(stack, shop, number, rounds, events, seconds)
+    points = [shop.point() for shop in shops]
+    by_items = [point for point in points if point["users"] == fewest]
+    by_users = [point for point in points if point["items"] == usual]
     return {
         "by_items": by_items,
         "by_users": by_users,
@@ -96,57 +132,53 @@ async def measure_growth(
     }
 
 
-async def _add_quiet_users(stack: Stack, items: int, known: int, users: int) -> None:
-    """Three old events for each user from number `known` on, until there are so many users."""
-    if users == known:
-        return
-    more = users - known
-    load = make_workload(
-        3 * more,
-        items,
-        more,
+async def _fill(stack: Stack, shop: _Shop, filled: int) -> None:
+    """Old customers' events, and three old events for each quiet user."""
+    crowd = make_workload(
+        filled,
+        shop.items,
+        _CROWD,
+        _SEED,
+        session_length=5,
+        age_seconds=48 * _HOUR,
+        first_user=_CROWD_FROM,
+    )
+    await fill_store(stack.settings, crowd, "crowd")
+    quiet = make_workload(
+        3 * shop.users,
+        shop.items,
+        shop.users,
         _SEED + 1,
         session_length=3,
         age_seconds=24 * _HOUR,
-        first_user=known,
     )
-    await fill_store(stack.settings, load, f"quiet-{users}", OnlyUsers)
+    await fill_store(stack.settings, quiet, "quiet", OnlyUsers)
 
 
-async def _point(
-    stack: Stack, items: int, users: tuple[int, int], events: int, rounds: int, seconds: float
-) -> dict[str, Any]:
-    """`users`: how many there were at the point before, and how many there are. The users of a
-    round's log are new since then, and only of this round: their sessions do not meet.
-    """
-    before, most = users
-    share = (most - before) // rounds
-    counted, asked = [], []
-    for number in range(rounds):
-        await use_topics(stack, f"events-{items}-{most}-{number}")
-        load = {
-            "events": events,
-            "items": items,
-            "users": share,
-            "seed": _SEED + 10 + number,
-            "first_user": before + number * share,
-        }
-        await filled_log(stack.settings, first_id=number * events, **load)
-        counted.append(await count_more(stack, events, 1, pinned=True))
-        asked.append(await _ask(stack, load, seconds))
-    event = spread([_cost(one.cpu, "workers") for one in counted], 2)
-    request = spread([_cost(one["cpu"], "server") for one in asked], 2)
-    point = {
-        "items": items,
-        "users": most,
-        "event_microseconds": event["median"],
-        "events_per_second": spread([one.rate for one in counted])["median"],
-        "request_microseconds": request["median"],
-        "requests_per_second": spread([one["requests_per_second"] for one in asked])["median"],
-        "spread": {"event_microseconds": event, "request_microseconds": request},
+async def _round(
+    stack: Stack, shop: _Shop, number: int, rounds: int, events: int, seconds: float
+) -> None:
+    """The users of a round's log are only of this round: their sessions do not meet."""
+    share = shop.users // rounds
+    await use_topics(stack, f"events-{shop.items}-{shop.users}-{number}")
+    load = {
+        "events": events,
+        "items": shop.items,
+        "users": share,
+        "seed": _SEED + 10 + number,
+        "first_user": number * share,
     }
-    log.info("point", **{name: value for name, value in point.items() if name != "spread"})
-    return point
+    await filled_log(stack.settings, first_id=number * events, **load)
+    shop.counted.append(await count_more(stack, events, 1, pinned=True))
+    shop.asked.append(await _ask(stack, load, seconds))
+    log.info(
+        "round",
+        number=number + 1,
+        items=shop.items,
+        users=shop.users,
+        event_microseconds=round(_cost(shop.counted[-1].cpu, "workers"), 2),
+        request_microseconds=round(_cost(shop.asked[-1]["cpu"], "server"), 1),
+    )
 
 
 async def _ask(stack: Stack, load: dict[str, int], seconds: float) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from benchmarks.processor import Cores, ProcessTimes, cores, pin
 from commands.stack import Stack, apart
 from config.errors import ServiceError
+from config.redis_server import RedisServer
 from config.settings import Settings
 from store.connect import connect
 from streams.producer import RecordProducer
@@ -24,9 +25,11 @@ __all__ = [
     "pin_apart",
     "process_times",
     "produce",
+    "redis_apart",
     "services_of",
     "spread_out",
     "until_log_written",
+    "use_redis",
     "use_topics",
     "wipe",
 ]
@@ -116,6 +119,31 @@ async def use_topics(stack: Stack, name: str) -> None:
     kafka = stack.settings.kafka.model_copy(update={"events_topic": name, "group": name})
     stack.settings = stack.settings.model_copy(update={"kafka": kafka})
     await asyncio.to_thread(ensure_topics, stack.settings)
+
+
+@asynccontextmanager
+async def redis_apart(stack: Stack) -> AsyncIterator[RedisServer]:
+    """One more Redis beside a stack's own."""
+    data = stack.settings.services.data_dir
+    with tempfile.TemporaryDirectory(prefix="redis-", dir=data) as folder:
+        server = RedisServer(Path(folder) / "redis")
+        await asyncio.to_thread(server.start)
+        try:
+            yield server
+        finally:
+            await asyncio.to_thread(server.stop)
+
+
+@contextmanager
+def use_redis(stack: Stack, server: RedisServer) -> Iterator[None]:
+    """Have what is started in a stack meanwhile use another Redis than its own."""
+    own, settings = stack.services.redis, stack.settings
+    redis = settings.redis.model_copy(update={"url": server.url})
+    stack.services.redis, stack.settings = server, settings.model_copy(update={"redis": redis})
+    try:
+        yield
+    finally:
+        stack.services.redis, stack.settings = own, settings
 
 
 def services_of(stack: Stack) -> tuple[int, int]:

@@ -267,8 +267,8 @@ def growth(
     users: tuple[Positive, ...] = (100_000, 1_000_000, 5_000_000),
     workers: tuple[Positive, ...] = (1, 2, 4),
     filled: Positive = 2_000_000,
-    events: Positive = 200_000,
-    rounds: Positive = 2,
+    events: Positive = 150_000,
+    rounds: Positive = 3,
     seconds: Rate = 4,
     json: Json = False,
 ) -> None:

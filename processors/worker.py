@@ -36,6 +36,7 @@ from processors.watchdog import PartitionState, Watchdog
 from store.connect import connect
 from store.forget import UserSweep
 from store.generations import Generations
+from streams.client import KeepsWaiting
 from streams.connection import credentials
 from streams.dead import DeadLetters
 from streams.producer import RecordProducer
@@ -237,4 +238,5 @@ def _faust_app(settings: Settings, group: str | None) -> faust.App:
         stream_wait_empty=False,
     )
     app.transport = BatchTransport(broker, app, loop=None)
+    app.flow_control = KeepsWaiting()
     return app

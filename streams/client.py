@@ -12,11 +12,12 @@ from typing import Any
 from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode.utils.queues import FlowControlEvent
 
 from streams.fetched import take_fetched
 from streams.records import Records
 
-__all__ = ["BatchThread", "GoOn", "NoReadOffsets"]
+__all__ = ["BatchThread", "GoOn", "KeepsWaiting", "NoReadOffsets"]
 
 _FETCH_WAIT_MS, _FETCH_BYTES = 15, 32_768
 """The broker answers once it has so much, or after so long: a fetch for each few records would
@@ -68,6 +69,16 @@ class GoOn(driver.ConsumerRebalanceListener):
                 driver.ensure_TPset(assigned), thread.app.consumer_generation_id
             )
         )
+
+
+class KeepsWaiting(FlowControlEvent):
+    """Holds messages back until the first partitions are there."""
+
+    def clear(self) -> None:
+        """Nothing. Faust throws away what waits whenever its group has settled, since it reads
+        everything again from then on; here what stays is read on, and what waits would be missed
+        until the next record of its partition shows that something is lacking.
+        """
 
 
 class BatchThread(driver.AIOKafkaConsumerThread):

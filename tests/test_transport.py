@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from faust.types import TP
 
+from config.settings import load_settings
+from processors.worker import _faust_app
 from streams.records import Record, RecordBatch, Records
 from streams.transport import BatchConsumer
 
@@ -163,6 +165,18 @@ async def test_what_stays_in_a_rebalance_is_read_on_from_where_it_was(client: Cl
     assert client.asked == [OTHER]
     assert offsets(await client.poll()) == [2, 3]
     assert not client.gone
+
+
+async def test_what_waits_to_be_folded_is_kept_when_a_group_has_settled() -> None:
+    """It was read already, and nobody reads it again: of a partition that has no more records,
+    nothing would show that some are lacking.
+    """
+    app = _faust_app(load_settings(kafka={"bootstrap": "127.0.0.1:1"}), None)
+    waiting = app.FlowControlQueue(maxsize=1, clear_on_resume=True)
+    app.flow_control.resume()
+    waiting.put_nowait("batches")
+    app.flow_control.resume()
+    assert waiting.get_nowait() == "batches"
 
 
 async def test_what_goes_while_it_is_taken_is_not_passed_on(client: Client) -> None:
