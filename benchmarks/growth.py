@@ -10,7 +10,8 @@ customers, whose events make the lists, and as many quiet users as it is said to
 old session of three events. The log that a worker then counts has sessions of quiet users, and it
 is these users who ask afterwards; so neither histories nor lists differ but by the numbers above.
 Costs are processor time: worker and Redis for an event, server and Redis for a request. Worker and
-server have a core to themselves.
+server have a core to themselves. An event is measured in a backlog, whose batches of thousands meet
+the same lists again and again where there are few, and at a steady rate, whose batches are small.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from typing import Any
 
 import structlog
 
-from benchmarks.counted import Steady
+from benchmarks.counted import Steady, counted, until_counted
 from benchmarks.fill import fill_store
 from benchmarks.fold_step import OnlyUsers
-from benchmarks.ingest import count_log, count_more, filled_log
-from benchmarks.processor import cores
+from benchmarks.helper import Helper
+from benchmarks.ingest import count_log, count_more, filled_log, sender_setup
+from benchmarks.lead import let_lead
+from benchmarks.processor import cores, microseconds_each
 from benchmarks.report import machine, spread
 from benchmarks.serve import ask_capacity, load_on
 from benchmarks.setup import (
@@ -41,6 +44,7 @@ from benchmarks.workload import make_workload
 from commands.stack import Stack
 from config.redis_server import RedisServer
 from config.settings import Settings
+from store.connect import connect
 
 __all__ = ["measure_growth"]
 
@@ -50,7 +54,13 @@ _SEED = 23
 _CROWD_FROM = 1 << 30
 """Numbers of old customers begin here, behind all others."""
 _CROWD = 100_000
+_NEW_FROM = 1 << 31
+"""Numbers of those who come while they are measured."""
 _HOUR = 3600
+_LIVE_RATE = 10_000
+"""Events a second."""
+_LIVE_IDS = 1 << 40
+_LIMIT_SECONDS = 120.0
 _WARM_UP_SECONDS = 6.0
 """Until lists that are asked for often have been parsed once."""
 _CONNECTIONS = 32
@@ -64,22 +74,30 @@ class _Shop:
     users: int
     redis: RedisServer
     counted: list[Steady] = field(default_factory=list)
+    live: list[float] = field(default_factory=list)
+    """Microseconds of an event at a steady rate."""
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     def point(self) -> dict[str, Any]:
         """What the rounds came to."""
         event = spread([_cost(one.cpu, "workers") for one in self.counted], 2)
+        live = spread(self.live, 2)
         request = spread([_cost(one["cpu"], "server") for one in self.asked], 2)
         return {
             "items": self.items,
             "users": self.users,
             "event_microseconds": event["median"],
             "events_per_second": spread([one.rate for one in self.counted])["median"],
+            "live_event_microseconds": live["median"],
             "request_microseconds": request["median"],
             "requests_per_second": spread([one["requests_per_second"] for one in self.asked])[
                 "median"
             ],
-            "spread": {"event_microseconds": event, "request_microseconds": request},
+            "spread": {
+                "event_microseconds": event,
+                "live_event_microseconds": live,
+                "request_microseconds": request,
+            },
         }
 
 
@@ -170,6 +188,7 @@ async def _round(
     }
     await filled_log(stack.settings, first_id=number * events, **load)
     shop.counted.append(await count_more(stack, events, 1, pinned=True))
+    shop.live.append(await _count_live(stack, shop, number, seconds))
     shop.asked.append(await _ask(stack, load, seconds))
     log.info(
         "round",
@@ -177,12 +196,49 @@ async def _round(
         items=shop.items,
         users=shop.users,
         event_microseconds=round(_cost(shop.counted[-1].cpu, "workers"), 2),
+        live_event_microseconds=round(shop.live[-1], 2),
         request_microseconds=round(_cost(shop.asked[-1]["cpu"], "server"), 1),
     )
 
 
+async def _count_live(stack: Stack, shop: _Shop, number: int, seconds: float) -> float:
+    """Microseconds of worker and Redis an event, of new users' events that come at a steady rate;
+    the first second does not count.
+    """
+    first, more = _LIVE_RATE, int(_LIVE_RATE * seconds)
+    setup = sender_setup(
+        stack.settings,
+        first_id=_LIVE_IDS + number * (first + more),
+        events=first + more,
+        items=shop.items,
+        users=_CROWD,
+        seed=_SEED + 50 + number,
+        first_user=_NEW_FROM + number * _CROWD,
+    )
+    so_far = await counted(stack.settings)
+    stack.start_workers(1)
+    pin_apart(stack, stack.workers[-1].pid)
+    times = process_times(stack)
+    async with Helper("benchmarks.sender", setup) as sender:
+        await sender.ask({"events": first, "rate": _LIVE_RATE})
+        await until_counted(stack.settings, so_far + first, _LIMIT_SECONDS)
+        before = times()
+        await sender.ask({"events": more, "rate": _LIVE_RATE})
+        await until_counted(stack.settings, so_far + first + more, _LIMIT_SECONDS)
+        cost = microseconds_each(before, times(), more)
+    await stack.stop_workers()
+    return _cost(cost, "workers")
+
+
 async def _ask(stack: Stack, load: dict[str, int], seconds: float) -> dict[str, Any]:
-    """Requests of the users of a log, which was counted just now."""
+    """Requests of the users of a log, which was counted just now. The learned ranking answers: by
+    itself it would in one shop, and not in another.
+    """
+    redis = connect(stack.settings)
+    try:
+        await let_lead(redis, stack.settings, learned=True)
+    finally:
+        await redis.aclose()
     await stack.start_server(1)
     async with load_on(stack, make_workload(**load)) as asking:
         if stack.server is not None:
@@ -224,7 +280,7 @@ def _ratios(points: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, floa
     """Greatest cost by least, over the points of each axis."""
     found = {}
     for axis, some in points.items():
-        for what in ("event", "request"):
+        for what in ("event", "live_event", "request"):
             costs = [one[f"{what}_microseconds"] for one in some if f"{what}_microseconds" in one]
             if costs and min(costs) > 0:
                 found[f"{what}_by_{axis}"] = round(max(costs) / min(costs), 2)

@@ -112,22 +112,30 @@ def _memory(result: Result) -> str:
 
 
 def _growth(result: Result) -> str:
+    def cost(one: Result, what: str, digits: int) -> str:
+        found = one.get(f"{what}_microseconds")
+        return f"{found:.{digits}f}" if found else "–"
+
     rows = []
     for axis in _AXES:
         for one in result[f"by_{axis}"]:
-            request = one.get("request_microseconds")
             rows.append(
                 [
                     f"{one[axis]:,} {axis}",
-                    f"{one['event_microseconds']:.1f}",
+                    cost(one, "event", 1),
                     f"{one['events_per_second']:,.0f}",
-                    f"{request:.0f}" if request else "–",
+                    cost(one, "request", 0),
+                    cost(one, "live_event", 1),
                 ]
             )
         ratios = result["greatest_by_least"]
-        event, request = (ratios.get(f"{what}_by_{axis}") for what in ("event", "request"))
-        rows.append([f"greatest by least, {axis}", f"**{event}**", "", f"**{request or '–'}**"])
-    return _table(["", "µs an event", "events/s", "µs a request"], rows)
+        event, request, live = (
+            f"**{ratios.get(f'{what}_by_{axis}') or '–'}**"
+            for what in ("event", "request", "live_event")
+        )
+        rows.append([f"greatest by least, {axis}", event, "", request, live])
+    names = ["µs an event", "events/s", "µs a request", "µs an event at 10,000/s"]
+    return _table(["", *names], rows)
 
 
 def _spike(result: Result) -> str:
