@@ -3,7 +3,8 @@
 `keys.py` names the keys, `layout.py` says what stands under them; `generations.py` keeps several
 views side by side, of which one is live. `vectors.py` packs and unpacks sessions, of which
 `latest.py` reads what an answer needs; `lists.py` does the same with neighbours (its loops are in
-`list_loops.py`), `taught.py` with the learned ranking.
+`list_loops.py`), `taught.py` with the learned ranking; `additions.py` packs what is added to
+statistics.
 `connect.py` makes the client, that of a Redis Cluster too (`cluster.py`). `writer.py` reads
 sessions, commits a batch with its offset (`commit.py`, the scripts in `lua/`) and compacts lists;
 `take_back.py` takes sessions back where a node of a cluster has lost what items had got;
