@@ -459,10 +459,13 @@ _take = Tombstones.take
 REFUSAL = "if not continued then return {REFUSED, contained} end"
 LOST = "if pass and redis.call('GET', pass) ~= ARGV[#ARGV] then return {REFUSED, contained} end"
 REPEAT = "if #moves == 0 then return {CONTAINED, contained} end"
+MOVE = "redis.call('MSET', unpack(moved))"
 PART = "if contained[i] ~= offsets[1][i] then continued = false end"
 
 
 def _unfenced(text: str) -> str:
+    # A batch that is contained moves no mark.
+    text = text.replace(MOVE, f"if #moved > 0 then {MOVE} end")
     return _without(REPEAT)(_without(REFUSAL)(text))
 
 
