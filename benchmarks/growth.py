@@ -44,7 +44,6 @@ from benchmarks.workload import make_workload
 from commands.stack import Stack
 from config.redis_server import RedisServer
 from config.settings import Settings
-from store.connect import connect
 
 __all__ = ["measure_growth"]
 
@@ -59,7 +58,6 @@ _NEW_FROM = 1 << 31
 _HOUR = 3600
 _LIVE_RATE = 10_000
 """Events a second."""
-_LIVE_IDS = 1 << 40
 _LIMIT_SECONDS = 120.0
 _WARM_UP_SECONDS = 6.0
 """Until lists that are asked for often have been parsed once."""
@@ -208,7 +206,6 @@ async def _count_live(stack: Stack, shop: _Shop, number: int, seconds: float) ->
     first, more = _LIVE_RATE, int(_LIVE_RATE * seconds)
     setup = sender_setup(
         stack.settings,
-        first_id=_LIVE_IDS + number * (first + more),
         events=first + more,
         items=shop.items,
         users=_CROWD,
@@ -234,11 +231,7 @@ async def _ask(stack: Stack, load: dict[str, int], seconds: float) -> dict[str, 
     """Requests of the users of a log, which was counted just now. The learned ranking answers: by
     itself it would in one shop, and not in another.
     """
-    redis = connect(stack.settings)
-    try:
-        await let_lead(redis, stack.settings, learned=True)
-    finally:
-        await redis.aclose()
+    await let_lead(stack.settings, learned=True)
     await stack.start_server(1)
     async with load_on(stack, make_workload(**load)) as asking:
         if stack.server is not None:

@@ -110,7 +110,7 @@ async def _requests(
         try:
             for number in range(rounds):
                 for name in ("rule", "learned"):
-                    await let_lead(redis, stack.settings, learned=name == "learned")
+                    await let_lead(stack.settings, learned=name == "learned")
                     cold, warm = await _ask(redis, stack.settings, sessions, seconds)
                     found[f"{name}_cold"].append(cold)
                     found[name].append(warm)

@@ -21,7 +21,6 @@ from benchmarks.serve import ask_capacity, load_on
 from benchmarks.setup import measuring_stack, pin_apart, process_times
 from benchmarks.workload import make_workload
 from config.settings import Settings
-from store.connect import connect
 
 __all__ = ["measure_overload"]
 
@@ -49,9 +48,7 @@ async def measure_overload(
     found: dict[float, list[dict[str, Any]]] = {times: [] for times in _TIMES}
     async with measuring_stack(settings) as stack:
         await fill_store(stack.settings, load)
-        redis = connect(stack.settings)
-        await let_lead(redis, stack.settings, learned=True)
-        await redis.aclose()
+        await let_lead(stack.settings, learned=True)
         await stack.start_server(1)
         async with load_on(stack, load) as asking:
             if stack.server is not None:

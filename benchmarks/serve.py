@@ -28,7 +28,6 @@ from benchmarks.workload import Workload, make_workload
 from commands.stack import Stack
 from config.errors import ServiceError
 from config.settings import Settings
-from store.connect import connect
 
 __all__ = ["ask_capacity", "load_on", "measure_serve"]
 
@@ -60,9 +59,7 @@ async def measure_serve(
     single: list[dict[str, Any]] = []
     async with measuring_stack(settings) as stack:
         await fill_store(stack.settings, load)
-        redis = connect(stack.settings)
-        await let_lead(redis, stack.settings, learned=True)
-        await redis.aclose()
+        await let_lead(stack.settings, learned=True)
         ceiling = await _ceiling(connections)
         await stack.start_server(processes)
         async with load_on(stack, load) as asking:

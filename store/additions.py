@@ -22,6 +22,15 @@ __all__ = ["pack_additions"]
 
 U8 = npt.NDArray[np.uint8]
 
+_ROW = np.dtype(
+    [
+        ("item", "<u8"),
+        *((name, STATISTICS[name]) for name in STATISTICS.names or ()),
+        ("name", "<u4"),
+    ]
+)
+"""What stands between a key's head and the name, whose length is the last of it."""
+
 
 def pack_additions(
     deltas: ItemDeltas, names: Mapping[int, bytes], heads: list[bytes]
@@ -31,40 +40,32 @@ def pack_additions(
     modulo their number.
     """
     named = np.array(list(names), np.uint64)
-    item = np.concatenate([deltas.item, named[places(deltas.item, named) < 0]])
-    added = np.zeros(len(item), STATISTICS)
+    name = places(named, deltas.item)
+    alone = np.delete(np.arange(len(named)), name[name >= 0])
+    item, name = np.concatenate([deltas.item, named[alone]]), np.concatenate([name, alone])
+    # One more, for items that get none.
+    length = np.array([*(len(text) for text in names.values()), 0], np.int64)
+    rows = np.zeros(len(item), _ROW)
     known = len(deltas.item)
-    added["sessions"][:known], added["events"][:known] = deltas.sessions, deltas.events
-    added["recent"][:known], added["recent_at"][:known] = deltas.recent, deltas.recent_at
+    rows["item"], rows["name"] = item, length[name]
+    rows["sessions"][:known], rows["events"][:known] = deltas.sessions, deltas.events
+    rows["recent"][:known], rows["recent_at"][:known] = deltas.recent, deltas.recent_at
     text = b"".join(names.values())
-    begin = np.zeros(len(names) + 1, np.int64)
-    np.cumsum([len(name) for name in names.values()], out=begin[1:])
-    rows, sizes = head_rows(heads)
-    longest = rows.shape[1] + 8 + STATISTICS.itemsize + 4
-    out = np.empty(len(item) * longest + len(text), np.uint8)
+    starts, sizes = head_rows(heads)
+    out = np.empty(len(item) * (starts.shape[1] + _ROW.itemsize) + len(text), np.uint8)
     ends = np.zeros(len(heads), np.int64)
     _write(
         out,
         ends,
-        rows,
+        starts,
         sizes,
         item,
-        added.view(np.uint8).reshape(-1, STATISTICS.itemsize),
-        places(named, item),
-        begin,
+        rows.view(np.uint8).reshape(-1, _ROW.itemsize),
+        (np.cumsum(length) - length)[name],
+        length[name],
         np.frombuffer(text, np.uint8),
     )
     return [out[a:b].tobytes() for a, b in pairwise([0, *ends.tolist()])]
-
-
-@compiled("i8(u1[::1], i8, u8, i8)")
-def _put(out: U8, at: int, value: np.uint64, size: int) -> int:
-    """Write the low bytes of a number; returns where they end."""
-    for _ in range(size):
-        out[at] = value & np.uint64(0xFF)
-        value >>= np.uint64(8)
-        at += 1
-    return at
 
 
 @compiled(
@@ -77,14 +78,12 @@ def _write(
     heads: U8,
     sizes: I64,
     item: U64,
-    added: U8,
-    name: I64,
+    rows: U8,
     begin: I64,
+    length: I64,
     text: U8,
 ) -> None:
-    """`name` says which one of the names in `text`, which begin at `begin`, an item gets; -1 for
-    none.
-    """
+    """Behind its shard's head, each item's row and the part of `text` that is its name."""
     at = 0
     shards = np.uint64(len(ends))
     for s in range(len(ends)):
@@ -93,15 +92,11 @@ def _write(
                 continue
             for k in range(sizes[s]):
                 out[at + k] = heads[s, k]
-            at = _put(out, at + sizes[s], item[i], 8)
-            for k in range(added.shape[1]):
-                out[at + k] = added[i, k]
-            at += added.shape[1]
-            first = last = 0
-            if name[i] >= 0:
-                first, last = begin[name[i]], begin[name[i] + 1]
-            at = _put(out, at, np.uint64(last - first), 4)
-            for k in range(first, last):
-                out[at] = text[k]
-                at += 1
+            at += sizes[s]
+            for k in range(rows.shape[1]):
+                out[at + k] = rows[i, k]
+            at += rows.shape[1]
+            for k in range(length[i]):
+                out[at + k] = text[begin[i] + k]
+            at += length[i]
         ends[s] = at

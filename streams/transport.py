@@ -213,7 +213,8 @@ class BatchConsumer(driver.Consumer):
         """What part of a topic's partitions is ours; 1 where it is not known how many there are."""
         consumer = self._thread._ensure_consumer()  # noqa: SLF001 - as Faust does
         every = consumer.partitions_for_topic(topic)
-        return sum(tp.topic == topic for tp in self._position) / len(every) if every else 1.0
+        # Of these alone: with hundreds of tenants there are thousands of positions.
+        return sum(TP(topic, one) in self._position for one in every) / len(every) if every else 1.0
 
     def pause_partitions(self, tps: Iterable[TP]) -> None:
         """Nothing: what has no position is not read. Faust stops everything after a rebalance, and
