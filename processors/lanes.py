@@ -47,6 +47,7 @@ class Lanes:
         self._rested = 0.0
         """Time of the loop until which small batches wait."""
         self._alarm: asyncio.TimerHandle | None = None
+        self._next: asyncio.Handle | None = None
 
     async def put(self, batch: RecordBatch) -> None:
         """Hand over a batch; waits while its lane is full, which holds the reader back.
@@ -55,7 +56,10 @@ class Lanes:
         """
         lane = self._lanes.setdefault((batch.topic, batch.partition), _Lane(self._most))
         await lane.put(batch)
-        self._begin()
+        # What was read at once goes together: begun right here, a batch would take its first
+        # partition along, and the others would have to rest.
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_soon(self._begin_next)
 
     def drop(self, topic: str, partition: int) -> None:
         """Forget what waits of a partition. A batch that it has a part in goes on: whoever owns
@@ -71,8 +75,9 @@ class Lanes:
             self.drop(topic, partition)
         for task in self._running:
             task.cancel()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        for handle in (self._alarm, self._next):
+            if handle is not None:
+                handle.cancel()
 
     def _begin(self) -> None:
         """Begin as many batches as may be."""
@@ -90,6 +95,10 @@ class Lanes:
             task = loop.create_task(self._run(self._take(waiting)))
             self._running.add(task)
             task.add_done_callback(self._ended)
+
+    def _begin_next(self) -> None:
+        self._next = None
+        self._begin()
 
     def _ring(self) -> None:
         self._alarm = None

@@ -33,6 +33,12 @@ class Applied:
         self.begun.put_nowait(parts)
         await self.go.acquire()
 
+    async def put(self, *batches: RecordBatch) -> None:
+        """Hand over each by itself: the loop turns before the next one."""
+        for one in batches:
+            await self.lanes.put(one)
+            await asyncio.sleep(0)
+
     async def step(self) -> list[tuple[int, int, list[int]]]:
         """Partition, start and offsets of the parts that are applied next; the first batch that
         is being applied then ends.
@@ -51,6 +57,15 @@ async def applied(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Applied]:
     one = Applied()
     yield one
     one.lanes.close()
+
+
+async def test_what_is_put_at_once_is_one_batch(applied: Applied) -> None:
+    for partition in (3, 0, 2):
+        await applied.lanes.put(batch(0, 1, partition=partition))
+    assert await applied.step() == [(3, 0, [0]), (0, 0, [0]), (2, 0, [0])]
+    await applied.lanes.put(batch(1, 2, partition=3))
+    await applied.lanes.put(batch(1, 2, partition=0))
+    assert await applied.step() == [(3, 1, [1]), (0, 1, [1])]
 
 
 async def test_what_waits_is_joined(applied: Applied) -> None:
@@ -73,15 +88,13 @@ async def test_at_most_so_many_at_once(applied: Applied) -> None:
 
 
 async def test_what_does_not_follow_is_not_joined(applied: Applied) -> None:
-    for one in (batch(5, 6), batch(7, 8, start=6), batch(2, 4), batch(4, 6)):
-        await applied.lanes.put(one)
+    await applied.put(batch(5, 6), batch(7, 8, start=6), batch(2, 4), batch(4, 6))
     seen = [await applied.step() for _ in range(3)]
     assert seen == [[(0, 5, [5])], [(0, 6, [7])], [(0, 2, [2, 3, 4, 5])]]
 
 
 async def test_batches_overlap_but_not_too_many(applied: Applied) -> None:
-    for partition in range(6):
-        await applied.lanes.put(batch(0, 1, partition=partition))
+    await applied.put(*(batch(0, 1, partition=partition) for partition in range(6)))
     for _ in range(10):
         await asyncio.sleep(0)
     assert applied.begun.qsize() == 4
@@ -93,9 +106,7 @@ async def test_batches_overlap_but_not_too_many(applied: Applied) -> None:
 
 
 async def test_a_lane_is_in_one_batch_at_a_time(applied: Applied) -> None:
-    await applied.lanes.put(batch(0, 1))
-    await applied.lanes.put(batch(1, 2))
-    await applied.lanes.put(batch(0, 1, partition=1))
+    await applied.put(batch(0, 1), batch(1, 2), batch(0, 1, partition=1))
     for _ in range(10):
         await asyncio.sleep(0)
     assert applied.begun.qsize() == 2
@@ -107,9 +118,8 @@ async def test_who_waited_longest_comes_first_where_not_all_have_room(
     applied: Applied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes, "_AT_ONCE", 1)
-    await applied.lanes.put(batch(0, 1, partition=9))
-    for partition in (2, 0, 3, 1):
-        await applied.lanes.put(batch(0, 4, partition=partition))
+    await applied.put(batch(0, 1, partition=9))
+    await applied.put(*(batch(0, 4, partition=partition) for partition in (2, 0, 3, 1)))
     assert await applied.step() == [(9, 0, [0])]
     assert await applied.step() == [(2, 0, [0, 1, 2, 3]), (0, 0, [0, 1, 2, 3]), (3, 0, [0, 1])]
     assert await applied.step() == [(1, 0, [0, 1, 2, 3]), (3, 2, [2, 3])]
@@ -149,8 +159,7 @@ async def test_what_rested_is_applied(applied: Applied, monkeypatch: pytest.Monk
     monkeypatch.setattr(lanes, "_REST_SECONDS", 0.02)
     clock = asyncio.get_running_loop().time
     begin = clock()
-    await applied.lanes.put(batch(0, 1))
-    await applied.lanes.put(batch(0, 1, partition=1))
+    await applied.put(batch(0, 1), batch(0, 1, partition=1))
     assert await applied.step() == [(0, 0, [0])]
     assert await applied.step() == [(1, 0, [0])]
     assert clock() - begin >= 0.019
