@@ -56,9 +56,12 @@ class Lanes:
         """
         lane = self._lanes.setdefault((batch.topic, batch.partition), _Lane(self._most))
         await lane.put(batch)
-        # What was read at once goes together: begun right here, a batch would take its first
-        # partition along, and the others would have to rest.
-        if self._next is None:
+        if lane.records >= _PLENTY:
+            # Of one partition alone a batch meets fewer sessions, each of them more often.
+            self._begin()
+        elif self._next is None:
+            # What was read at once goes together: begun right here, a batch would take its first
+            # partition along, and the others would have to rest.
             self._next = asyncio.get_running_loop().call_soon(self._begin_next)
 
     def drop(self, topic: str, partition: int) -> None:

@@ -68,6 +68,17 @@ async def test_what_is_put_at_once_is_one_batch(applied: Applied) -> None:
     assert await applied.step() == [(3, 1, [1]), (0, 1, [1])]
 
 
+async def test_plenty_of_one_partition_goes_alone(
+    applied: Applied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_PLENTY", 3)
+    await applied.lanes.put(batch(0, 3))
+    await applied.lanes.put(batch(0, 1, partition=1))
+    await applied.lanes.put(batch(0, 1, partition=2))
+    assert await applied.step() == [(0, 0, [0, 1, 2])]
+    assert await applied.step() == [(1, 0, [0]), (2, 0, [0])]
+
+
 async def test_what_waits_is_joined(applied: Applied) -> None:
     await applied.lanes.put(batch(0, 1))
     (first,) = await applied.begun.get()
