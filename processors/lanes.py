@@ -48,6 +48,7 @@ class Lanes:
         """Time of the loop until which small batches wait."""
         self._alarm: asyncio.TimerHandle | None = None
         self._next: asyncio.Handle | None = None
+        """Begins what is being handed over, in the loop's next turn."""
 
     async def put(self, batch: RecordBatch) -> None:
         """Hand over a batch; waits while its lane is full, which holds the reader back.
