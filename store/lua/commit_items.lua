@@ -28,37 +28,36 @@ while pos <= #lists do
 end
 
 local counts, rate, proven = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
--- What is skipped here is read below.
-local STEP, ahead, layout = 500, '<c' .. width .. string.rep('x', 16) .. 'I4', '<I4I4fI4I4c0'
+-- Rows are read into columns, so that a step makes no string but those it needs.
+local STEP, layout = 500, '<c' .. width .. 'I4I4fI4I4c0'
+local keys, sessions, events, recent, times, names = {}, {}, {}, {}, {}, {}
 pos = 1
 while pos <= #counts do
-  local keys, rows, n = {}, {}, 0
+  local n = 0
   while n < STEP and pos <= #counts do
-    local item, length, row = read(ahead, counts, pos)
     n = n + 1
-    keys[n], rows[n] = item, pos + width
-    pos = row + length
+    keys[n], sessions[n], events[n], recent[n], times[n], names[n], pos = read(layout, counts, pos)
   end
-  local known = call('MGET', several(keys))
-  local changed = {}
+  local known, changed = call('MGET', several(keys, 1, n)), {}
   for i = 1, n do
-    local sessions, events, recent, time, name = read(layout, counts, rows[i])
+    local s, e, r, t, name, old = sessions[i], events[i], recent[i], times[i], names[i], known[i]
     local before = 0
-    if known[i] then
-      local s, e, r, t = read('<I4I4fI4', known[i])
-      before, sessions, events = e, sessions + s, events + e
-      if t > time then
-        recent, time = r + recent * exp(rate * (time - t)), t
+    if old then
+      local more, latest
+      s, before, more, latest = read('<I4I4fI4', old)
+      s, e = s + sessions[i], before + e
+      if latest > t then
+        r, t = more + r * exp(rate * (t - latest)), latest
       else
-        recent = recent + r * exp(rate * (t - time))
+        r = r + more * exp(rate * (latest - t))
       end
-      if #name == 0 then name = sub(known[i], 17) end
+      if #name == 0 then name = sub(old, 17) end
     end
     changed[2 * i - 1] = keys[i]
-    changed[2 * i] = pack('<I4I4fI4', sessions, events, recent, time) .. name
-    if before < proven and events >= proven then call('ZREM', prefix .. 'f', sub(keys[i], -8)) end
+    changed[2 * i] = pack('<I4I4fI4c0', s, e, r, t, name)
+    if before < proven and e >= proven then call('ZREM', prefix .. 'f', sub(keys[i], -8)) end
   end
-  call('MSET', several(changed))
+  call('MSET', several(changed, 1, 2 * n))
 end
 
 local log = prefix .. 'l'
