@@ -50,7 +50,7 @@ _GLIBC = ":".join(
         "hugetlb": 1,
         "tcache_count": 5000,
         "mmap_threshold": 32 << 20,
-        "trim_threshold": 1 << 30,
+        "trim_threshold": 256 << 20,
     }.items()
 )
 
@@ -230,8 +230,8 @@ def _with_allocator(server: str) -> tuple[Sequence[str], Mapping[str, str]]:
     A commit's script makes some thousand small strings, which Lua lets go all at once. glibc takes
     back seven of a size without further ado, and joins the others with what is free beside them,
     only to cut it up again for the next batch. More of each size is more that is kept for it: with
-    five thousand, 165 MB at most. Nor is what was large given back to Linux, which would have to
-    clear it anew: a bucket of trending in a shop of a million items is 1.5 MB, several times over.
+    five thousand, 165 MB at most. Nor are up to 256 MB of what was large given back to Linux, which
+    would have to clear it anew: a bucket of trending is 1.5 MB where there are a million items.
 
     Of the system's own server nobody knows here whether it has the option, and what allocates.
     """
